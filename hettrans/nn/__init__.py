@@ -1,0 +1,1 @@
+"Attention, masks, time gaps, blocks and jagged batches"

@@ -1,0 +1,1 @@
+"Widgets and drawings; anywidget is imported only here"
