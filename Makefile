@@ -1,0 +1,96 @@
+# Everything a reader or a contributor does here. `make` alone prints what there is.
+# Set-up happens by itself, once, and again only when pyproject.toml or constraints.txt changes.
+
+PYTHON    ?= python3
+VENV      ?= .venv
+PIP_FLAGS ?=
+WORKERS   ?= 2
+SITE      := docs/_build/html
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q $(PIP_FLAGS) -c constraints.txt
+ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+# $(call setup,NAME,EXTRAS): install the project with EXTRAS unless the stamp NAME holds today's requirements.
+# torch comes first and alone, so that a build for the CPU that is already at hand is taken as it is.
+define setup
+	@cat pyproject.toml constraints.txt | cmp -s - $(VENV)/hettrans-$(1).stamp || { \
+	  echo "Installing hettrans[$(2)] into $(VENV) (a few minutes, once)" && \
+	  $(PIP) torch && $(PIP) -e '.[$(2)]' && \
+	  cat pyproject.toml constraints.txt > $(VENV)/hettrans-$(1).stamp; }
+endef
+
+.PHONY: help quickstart test lab docs notebooks clean venv core dev check-export check-clean check-tests check-notebooks
+
+.NOTPARALLEL:
+
+help:
+	@echo "hettrans: recommendation with heterogeneous transformers, taught in notebooks"
+	@echo
+	@echo "  make quickstart   train HeterRec on the built-in marketplace, compare it with simpler models, recommend"
+	@echo "  make lab          open the first notebook in JupyterLab"
+	@echo "  make test         everything that CI runs: notebooks exported? notebooks clean? pytest, then every notebook"
+	@echo
+	@echo "  make notebooks    run every notebook again, store its outputs, clean it, export it (NB=path for one)"
+	@echo "  make docs         build the site from the notebooks into $(SITE)"
+	@echo "  make clean        remove what building and testing leave behind ($(VENV) and runs/ stay)"
+	@echo
+	@echo "Each makes $(VENV) first when it is not there. Variables: PYTHON=python3.12 (3.11 or later), VENV=.venv, WORKERS=2,"
+	@echo "PIP_FLAGS=... (handed to pip: on Linux the plain torch brings CUDA with it; choose another index for a CPU build)."
+	@echo "While one notebook is being written: make notebooks NB=nbs/2_attention/10_attention.ipynb && make check-notebooks NB=..."
+
+quickstart: core
+	$(BIN)/hettrans quickstart
+
+test: check-export check-clean check-tests check-notebooks
+	@echo "All checks passed."
+
+check-export: dev
+	@echo "== the library is what the notebooks export"
+	@$(BIN)/python tools/check_fresh.py export
+
+check-clean: dev
+	@echo "== the notebooks are clean"
+	@$(BIN)/python tools/check_fresh.py clean
+
+check-tests: dev
+	@echo "== pytest"
+	$(ENV) $(BIN)/python -m pytest -q tests
+
+NB ?=
+check-notebooks: dev
+	@echo "== the notebooks give the outputs that they show"
+	$(ENV) $(BIN)/python -m pytest -q --nbval $(if $(NB),$(NB),nbs/ -n $(WORKERS) --dist loadscope)
+
+notebooks: dev
+	$(ENV) $(BIN)/nbdev-export
+	$(ENV) $(BIN)/python tools/run_nbs.py $(NB)
+	$(BIN)/nbdev-clean $(if $(NB),--fname $(NB))
+	@echo "Ran, cleaned and exported. Look at \`git diff nbs\` before you commit."
+
+lab: dev
+	$(BIN)/jupyter lab nbs/0_start/00_quickstart.ipynb
+
+docs: venv
+	$(call setup,docs,docs)
+	rm -rf docs/_nbs
+	$(BIN)/python docs/prep.py
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs $(SITE)
+	@echo "Open $(SITE)/index.html"
+
+venv:
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "hettrans needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }; \
+	  echo "Making $(VENV)" && $(PYTHON) -m venv $(VENV) || { \
+	    echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }; }
+
+core: venv
+	$(call setup,core,index)
+
+dev: venv
+	$(call setup,dev,dev)
+
+clean:
+	rm -rf build dist *.egg-info docs/_build docs/_nbs docs/_static/vendor .pytest_cache .hypothesis
+	find hettrans nbs tests tools docs \( -name __pycache__ -o -name .ipynb_checkpoints -o -name .pytest_cache \) -type d -prune -exec rm -rf {} +
