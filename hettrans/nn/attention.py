@@ -48,11 +48,12 @@ def softmax_allowed(
     empty = ~allowed.any(-1, keepdim=True)
     return scores.masked_fill(~(allowed | empty), -math.inf).softmax(-1).masked_fill(empty, 0.)
 
-# %% ../../nbs/2_attention/10_attention.ipynb #052b01cd
-def allowed_items(allow, tq, tk, f, device=None) -> Bool[Tensor, "q f k f"]:
-    "Evaluate a predicate for all pairs of tokens; the queries are the last `tq` of `tk` items"
+# %% ../../nbs/2_attention/10_attention.ipynb #8a4c6c7b
+def allowed_items(allow, tq, tk, f, device=None, first=None) -> Bool[Tensor, "q f k f"]:
+    "Evaluate a predicate for all pairs of tokens; the queries are the last `tq` of `tk` items, or start at item `first`"
+    first = tk - tq if first is None else first
     at = lambda start, n, axis: torch.arange(start, n, device=device).view([-1 if a == axis else 1 for a in range(4)])
-    res = allow(at(tk - tq, tk, 0), at(0, f, 1), at(0, tk, 2), at(0, f, 3))
+    res = allow(at(first, first + tq, 0), at(0, f, 1), at(0, tk, 2), at(0, f, 3))
     return torch.as_tensor(res, dtype=torch.bool, device=device).expand(tq, f, tk, f)
 
 def allowed_pairs(allow, length_b, tq, tk, f) -> Bool[Tensor, "b q f k f"]:
@@ -106,12 +107,12 @@ def attend_einsum(q_bhtfe, k_bhtfe, v_bhtfe, allow, length_b, bucket_btt=None, t
     w = softmax_allowed((s / math.sqrt(e)).flatten(-2), pairs.flatten(-2)).view_as(s)
     return torch.einsum('bhqfkF,bhkFe->bhqfe', w, v_bhtfe)
 
-# %% ../../nbs/2_attention/10_attention.ipynb #8a1ae11e
+# %% ../../nbs/2_attention/10_attention.ipynb #c66a8203
 def random_case(seed, b=3, h=2, t=4, f=2, e=3, g=5, tq=None, table_rows=None, dtype=torch.float64) -> tuple:
     "Random inputs `(q, k, v), length_b, bucket_btt, table_hg` for checks; the tensors ask for gradients"
     r = torch.Generator().manual_seed(seed); tq = tq or t
     q, k, v = (torch.randn(b, h, n, f, e, generator=r, dtype=dtype).requires_grad_() for n in (tq, t, t))
-    length_b = torch.randint(0, t + 1, (b,), generator=r); length_b[0] = t
+    length_b = torch.randint(0, t + 1, (b,), generator=r); length_b[-1] = 0; length_b[0] = t   # a full one, an empty one
     bucket_btt = torch.randint(0, g, (b, tq, t), generator=r)
     table_hg = torch.randn(table_rows or h, g, generator=r, dtype=dtype).requires_grad_()
     return (q, k, v), length_b, bucket_btt, table_hg
