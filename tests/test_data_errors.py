@@ -1,0 +1,213 @@
+"Every kind of bad dataset folder gives one line that says where, from `open_dataset` and from `check_dataset`"
+import gzip, warnings
+import numpy as np, pandas as pd, pytest
+from hettrans.data.dataset import open_dataset, check_dataset, from_frames, save_dataset
+from hettrans.data.schema import InputError, Schema
+
+SCHEMA = '''name = "shop"
+[items]
+key = "item_id"
+features.title = { kind = "text" }
+features.brand = { kind = "categorical" }
+features.price = { kind = "numerical" }
+features.image = { kind = "vector" }
+[users]
+key = "user_id"
+features.age = { kind = "categorical" }
+[interactions]
+user = "user_id"
+item = "item_id"
+time = "timestamp"
+order = "position"
+features.action = { kind = "categorical" }
+[requests]
+key = "request_id"
+user = "user_id"
+time = "timestamp"
+[candidates]
+request = "request_id"
+item = "item_id"
+exposed = "exposed"
+clicked = "clicked"
+position = "position"
+features.affinity = { kind = "numerical" }
+'''
+ITEMS = 'item_id,title,brand,price,image\n1,red shirt,acme,10,"[1, 0]"\n2,hat,,12.5,"[0, 1]"\n3,lamp,NA,,\n'
+USERS = 'user_id,age\na,30\nb,\n'
+INTERACTIONS = 'user_id,item_id,timestamp,position,action\na,1,1000,0,buy\na,2,1000,1,view\nb,3,2024-03-01T12:00:00Z,0,\n'
+REQUESTS = 'request_id,user_id,timestamp\nr1,a,3000\nr2,b,4000\n'
+CANDIDATES = 'request_id,item_id,exposed,clicked,position,affinity\nr1,1,1,1,0,0.5\nr1,2,0,,,0.25\nr2,3,true,false,0,\n'
+FILES = {'schema.toml': SCHEMA, 'items.csv': ITEMS, 'users.csv': USERS, 'interactions.csv': INTERACTIONS, 'requests.csv': REQUESTS, 'candidates.csv': CANDIDATES}
+
+def write(folder, files):
+    for name, text in files.items():
+        if text is not None: (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+def sub(name, old, new):
+    "A change of one file: replace a text that must be there"
+    assert old in FILES[name], (name, old)
+    return {name: FILES[name].replace(old, new)}
+
+def parquet(df):
+    import io; b = io.BytesIO(); df.to_parquet(b); return b.getvalue()
+
+ITEMS_FRAME = pd.DataFrame(dict(item_id=[1, 2, 3], title=['a', 'b', 'c'], brand=['x', None, 'y'], price=[1., 2., np.nan], image=[[1., 0.], [0., 1.], None]))
+def items(**columns): return {'items.csv': None, 'items.parquet': parquet(ITEMS_FRAME.assign(**columns))}
+
+BAD = {   # name: (files to change, what the line must contain)
+    'no schema':               ({'schema.toml': None}, ['schema.toml']),
+    'schema is no text':       ({'schema.toml': b'\xff\xfe\x00'}, ['schema.toml', 'UTF-8']),
+    'schema syntax':           (sub('schema.toml', 'key = "user_id"', 'key = '), ['schema.toml', 'line 9']),
+    'schema, feature twice':   (sub('schema.toml', 'features.brand', 'features.title'), ['schema.toml', 'line 5']),
+    'unknown kind':            (sub('schema.toml', '"numerical" }\nfeatures.image', '"numeric" }\nfeatures.image'), ['schema.toml', '[items]', 'features.price', "did you mean 'numerical'"]),
+    'kind is a list':          (sub('schema.toml', '"vector"', '["vector"]'), ['schema.toml', 'features.image.kind']),
+    'feature without kind':    (sub('schema.toml', 'features.age = { kind = "categorical" }', 'features.age = {}'), ['schema.toml', '[users]', 'features.age', 'kind']),
+    'feature as text':         (sub('schema.toml', 'features.age = { kind = "categorical" }', 'features.age = "categorical"'), ['schema.toml', '[users]', 'features.age']),
+    'unknown key of a feature': (sub('schema.toml', '{ kind = "vector" }', '{ kind = "vector", width = 2 }'), ['schema.toml', 'features.image', 'width']),
+    'missing role':            (sub('schema.toml', 'order = "position"\n', '') | sub('schema.toml', 'time = "timestamp"\norder', 'order'), ['schema.toml', '[interactions]', "'time'"]),
+    'role is a number':        (sub('schema.toml', 'key = "request_id"', 'key = 5'), ['schema.toml', '[requests]', 'key']),
+    'unknown key':             (sub('schema.toml', 'order = "position"', 'ordre = "position"'), ['schema.toml', '[interactions]', "'ordre'", "did you mean 'order'"]),
+    'unknown table':           (sub('schema.toml', '[users]', '[user]'), ['schema.toml', "'user'", "did you mean 'users'"]),
+    'table is a value':        ({'schema.toml': 'items = 5\n'}, ['schema.toml', '[items]']),
+    'no items':                ({'schema.toml': SCHEMA[SCHEMA.index('[users]'):]}, ['schema.toml', '[items]']),
+    'requests alone':          ({'schema.toml': SCHEMA[:SCHEMA.index('[candidates]')]}, ['schema.toml', '[candidates]']),
+    'items alone':             ({'schema.toml': SCHEMA[:SCHEMA.index('[users]')]}, ['schema.toml', '[interactions]']),
+    'feature is the key':      (sub('schema.toml', 'features.title', 'features.item_id'), ['schema.toml', '[items]', 'features.item_id', "'key'"]),
+    'two roles, one column':   (sub('schema.toml', 'item = "item_id"\ntime', 'item = "user_id"\ntime'), ['schema.toml', '[interactions]', 'item', "'user_id'"]),
+    'use_id is a text':        (sub('schema.toml', '[users]', 'use_id = "no"\n[users]'), ['schema.toml', '[items]', 'use_id']),
+    'missing table':           ({'users.csv': None}, ['users', 'users.parquet']),
+    'two files of one table':  ({'users.csv.gz': gzip.compress(USERS.encode())}, ['users.csv', 'users.csv.gz']),
+    'missing column':          (sub('items.csv', 'price', 'prize'), ['items.csv', "'price'", "did you mean 'prize'"]),
+    'column twice':            (sub('items.csv', 'title', 'brand'), ['items.csv', "'brand'", 'two columns']),
+    'row too short':           (sub('users.csv', 'b,\n', 'b\n'), ['users.csv', 'row 2', 'Expected 2 columns, got 1']),
+    'row too long':            (sub('users.csv', 'b,\n', 'b,1,2\n'), ['users.csv', 'row 2', 'Expected 2 columns, got 3']),
+    'csv is not UTF-8':        ({'users.csv': b'user_id,age\na,30\nb,\xe9\n'}, ['users.csv', 'UTF8']),
+    'empty file':              ({'users.csv': ''}, ['users.csv', 'mpty']),
+    'empty table':             ({'users.csv': 'user_id,age\n'}, ['users.csv', 'empty table']),
+    'damaged gzip':            ({'users.csv': None, 'users.csv.gz': gzip.compress(USERS.encode() * 50)[:-20]}, ['users.csv.gz', 'cannot be read']),
+    'damaged parquet':         ({'users.csv': None, 'users.parquet': parquet(pd.DataFrame(dict(user_id=['a', 'b'], age=[1, 2])))[:-30]}, ['users.parquet', 'cannot be read']),
+    'csv named parquet':       ({'users.csv': None, 'users.parquet': USERS}, ['users.parquet', 'cannot be read']),
+    'duplicate key':           (sub('items.csv', '2,hat', '1,hat'), ['items.csv', "'item_id'", 'row 2', "'1'", '(1 row)']),
+    'duplicate user':          (sub('users.csv', 'b,', 'a,'), ['users.csv', "'user_id'", 'row 2', 'duplicate']),
+    'missing key':             (sub('items.csv', '3,lamp', ',lamp'), ['items.csv', "'item_id'", 'row 3', 'missing key']),
+    'NaN in a float key':      (items(item_id=[1., np.nan, np.nan]), ['items.parquet', "'item_id'", 'row 2', 'missing key', '(2 rows)']),
+    'fraction in a key':       (items(item_id=[1., 2.5, 3.]), ['items.parquet', "'item_id'", 'row 2', '2.5']),
+    'list in a category':      (items(brand=[['x'], ['y', 'z'], None]), ['items.parquet', "'brand'", 'row 1', 'list', '(2 rows)']),
+    'unknown item':            (sub('interactions.csv', 'a,2', 'a,22'), ['interactions.csv', "'item_id'", 'row 2', "'22'", 'items.csv']),
+    'unknown user':            (sub('interactions.csv', 'b,3', 'z,3'), ['interactions.csv', "'user_id'", 'row 3', "'z'", 'users.csv']),
+    'missing user':            (sub('interactions.csv', 'b,3', ',3'), ['interactions.csv', "'user_id'", 'row 3', 'missing key']),
+    'unparseable time':        (sub('interactions.csv', '2024-03-01T12:00:00Z', '1/3/2024'), ['interactions.csv', "'timestamp'", 'row 3', '1/3/2024']),
+    'impossible date':         (sub('interactions.csv', '2024-03-01', '2024-02-31'), ['interactions.csv', "'timestamp'", 'row 3', '2024-02-31']),
+    'missing time':            (sub('requests.csv', 'r2,b,4000', 'r2,b,'), ['requests.csv', "'timestamp'", 'row 2', 'missing time']),
+    'infinite time':           (sub('requests.csv', '3000', 'inf'), ['requests.csv', "'timestamp'", 'row 1', 'infinite']),
+    'milliseconds':            (sub('requests.csv', '3000', '1700000000000'), ['requests.csv', "'timestamp'", 'row 1', 'milliseconds']),
+    'text in a number':        (sub('items.csv', '12.5', '"12,5"'), ['items.csv', "'price'", 'row 2', "'12,5'"]),
+    'infinite number':         (sub('items.csv', '12.5', '-inf'), ['items.csv', "'price'", 'row 2', 'infinite']),
+    'number beyond float':     (sub('items.csv', '12.5', '1e400'), ['items.csv', "'price'", 'row 2', 'infinite']),
+    'infinite in parquet':     (items(price=[1., np.inf, np.nan]), ['items.parquet', "'price'", 'row 2', 'infinite']),
+    'text in the order':       (sub('interactions.csv', '1000,1', '1000,first'), ['interactions.csv', "'position'", 'row 2', 'first']),
+    'missing order':           (sub('interactions.csv', '1000,1', '1000,'), ['interactions.csv', "'position'", 'row 2', 'missing order']),
+    'vector of another width': (sub('items.csv', '[0, 1]', '[0, 1, 2]') | {}, ['items.csv', "'image'", 'width']),
+    'vector in parquet':       (items(image=[[1., 0.], [0., 1.], [1.]]), ['items.parquet', "'image'", 'row 3', 'width than 2']),
+    'vector is a word':        (sub('items.csv', '"[0, 1]"', 'blue'), ['items.csv', "'image'", 'row 2', "'blue'"]),
+    'vector is a number':      (sub('items.csv', '"[0, 1]"', '7'), ['items.csv', "'image'", 'row 2', 'list']),
+    'vector of texts':         (sub('items.csv', '[0, 1]', '[0, ""1""]'), ['items.csv', "'image'", 'row 2', 'list']),
+    'vector with NaN':         (sub('items.csv', '[0, 1]', '[0, NaN]'), ['items.csv', "'image'", 'row 2', 'missing or infinite']),
+    'vector beyond float32':   (sub('items.csv', '[0, 1]', '[0, 1e300]'), ['items.csv', "'image'", 'row 2', 'infinite']),
+    'nested vector':           (sub('items.csv', '[0, 1]', '[[0], [1]]'), ['items.csv', "'image'", 'row 2', 'list']),
+    'unknown request':         (sub('candidates.csv', 'r1,2', 'r9,2'), ['candidates.csv', "'request_id'", 'row 2', "'r9'", 'requests.csv']),
+    'unknown candidate':       (sub('candidates.csv', 'r1,2', 'r1,9'), ['candidates.csv', "'item_id'", 'row 2', "'9'"]),
+    'request of nobody':       (sub('requests.csv', 'r2,b', 'r2,z'), ['requests.csv', "'user_id'", 'row 2', "'z'"]),
+    'candidate twice':         (sub('candidates.csv', 'r1,2', 'r1,1'), ['candidates.csv', "'item_id'", 'row 2', 'twice']),
+    'clicked, not exposed':    (sub('candidates.csv', 'r1,2,0,,', 'r1,2,0,1,'), ['candidates.csv', "'clicked'", 'row 2', 'not exposed']),
+    'exposed, no answer':      (sub('candidates.csv', 'true,false', 'true,'), ['candidates.csv', "'clicked'", 'row 3', 'not known']),
+    'exposed missing':         (sub('candidates.csv', 'r1,2,0', 'r1,2,'), ['candidates.csv', "'exposed'", 'row 2', 'missing']),
+    'click is a rating':       (sub('candidates.csv', 'r1,1,1,1', 'r1,1,1,4'), ['candidates.csv', "'clicked'", 'row 1', "'4'"]),
+    'request without items':   (sub('candidates.csv', 'r2,3', 'r1,3'), ['requests.csv', "'request_id'", 'row 2', "'r2'", 'no candidates']),
+}
+
+def test_good_folder(tmp_path):
+    write(tmp_path, FILES)
+    assert check_dataset(tmp_path) == []
+    ds = open_dataset(tmp_path)
+    assert ds.items.item_id.tolist() == ['1', '2', '3'] and ds.items.brand.tolist()[2] == 'NA' and ds.items.brand.isna().tolist() == [False, True, False]
+    assert ds.interactions.timestamp.tolist() == [1000, 1000, 1709294400] and ds.interactions.timestamp.dtype == np.int64
+    assert ds.items.image[1].tolist() == [0, 1] and ds.items.image[2] is None
+    assert ds.candidates.exposed.tolist() == [True, False, True]
+
+@pytest.mark.parametrize('kind', BAD)
+def test_bad_folder(tmp_path, kind):
+    change, must_say = BAD[kind]
+    write(tmp_path, FILES | change)
+    for name, text in change.items():
+        if text is None: assert not (tmp_path / name).exists()
+    with pytest.raises(InputError) as e: open_dataset(tmp_path)
+    message, listed = str(e.value), check_dataset(tmp_path)
+    assert '\n' not in message and message.startswith(listed[0])
+    assert message == listed[0] or f'(and {len(listed) - 1} more; run hettrans data check {tmp_path})' in message
+    assert any(all(w in line for w in must_say) for line in listed), listed
+    assert all('\n' not in line and line.strip() for line in listed)
+
+def test_all_problems_are_listed(tmp_path):
+    "Independent mistakes are all found in one go"
+    items = ITEMS.replace('12.5', 'cheap').replace('[0, 1]', '[0, NaN]').replace('3,lamp', '1,lamp')
+    write(tmp_path, FILES | {'items.csv': items, 'interactions.csv': INTERACTIONS.replace('a,2,1000', 'a,2,soon').replace('b,3', 'b,77')})
+    text = '\n'.join(check_dataset(tmp_path))
+    for must in ("'price', row 2", "'image', row 2", "duplicate key '1'", "'soon'", "unknown item '77'"): assert must in text, text
+
+def test_first_row_and_count(tmp_path):
+    n, bad = 1000, [17, 500, 999]
+    rows = [f'a,{999 if i in bad else 1},1000,{i},buy' for i in range(n)]
+    write(tmp_path, FILES | {'interactions.csv': 'user_id,item_id,timestamp,position,action\n' + '\n'.join(rows)})
+    assert check_dataset(tmp_path) == ["interactions.csv, column 'item_id', row 18: unknown item '999', not in items.csv (3 rows)"]
+
+def test_number_and_text_keys_agree():
+    schema = {'items': {'key': 'i'}, 'interactions': {'user': 'u', 'item': 'i', 'time': 't'}}
+    log = pd.DataFrame(dict(u=[7., 8.], i=['1', '2'], t=[1.9, 2.0]))
+    for keys in ([1, 2], ['1', '2'], [1., 2.], pd.Categorical([1, 2]), pd.array([1, 2], dtype='Int64')):
+        ds = from_frames(schema, dict(items=pd.DataFrame(dict(i=keys)), interactions=log))
+        assert ds.items.i.tolist() == ['1', '2'] and ds.interactions.u.tolist() == ['7', '8'] and ds.interactions.t.tolist() == [1, 2]
+
+def test_csv_gz_and_parquet_agree(tmp_path):
+    a, b = tmp_path / 'a', tmp_path / 'b'; a.mkdir(); b.mkdir()
+    write(a, {n + '.gz' * n.endswith('.csv'): gzip.compress(t.encode()) if n.endswith('.csv') else t for n, t in FILES.items()})
+    ds = open_dataset(a); save_dataset(ds, b); again = open_dataset(b)
+    for t in ds.tables: pd.testing.assert_frame_equal(ds.tables[t], again.tables[t])
+    assert again.schema == ds.schema
+
+def test_a_schema_cannot_name_files(tmp_path):
+    "A name that looks like a path is only a name, and no key of a schema is a path"
+    write(tmp_path, FILES | {'schema.toml': SCHEMA.replace('"shop"', '"../../etc/passwd"')})
+    assert open_dataset(tmp_path).name == '../../etc/passwd'
+    write(tmp_path, {'schema.toml': SCHEMA.replace('[users]', 'file = "/etc/passwd"\n[users]')})
+    with pytest.raises(InputError, match="unknown key 'file'"): open_dataset(tmp_path)
+
+def test_names_and_dials(tmp_path):
+    write(tmp_path, FILES)
+    for call, must in [(lambda: open_dataset('marketplce'), "did you mean 'marketplace'"), (lambda: open_dataset(tmp_path, users=5), 'users'),
+                       (lambda: open_dataset('marketplace', item=5), "did you mean 'items'"), (lambda: open_dataset('marketplace', users='many'), "'many'"),
+                       (lambda: open_dataset('marketplace', users=-1), 'marketplace:')]:
+        with pytest.raises(InputError, match=must) as e: call()
+        assert '\n' not in str(e.value)
+
+def test_table_without_schema_is_mentioned(tmp_path):
+    write(tmp_path, FILES | {'schema.toml': SCHEMA[:SCHEMA.index('[requests]')]})
+    with pytest.warns(UserWarning, match=r'\[requests\]'): open_dataset(tmp_path)
+
+def test_save_refuses_a_foreign_folder(tmp_path):
+    write(tmp_path, FILES); ds = open_dataset(tmp_path)
+    with pytest.raises(InputError, match='already holds candidates.csv'): save_dataset(ds, tmp_path)
+
+def test_truth_belongs_to_its_folder(tmp_path):
+    ds = open_dataset('marketplace', users=20, items=200, seed=3); save_dataset(ds, tmp_path)
+    again = open_dataset(tmp_path)
+    pd.testing.assert_frame_equal(again.truth.interactions, ds.truth.interactions)
+    (tmp_path / 'truth.toml').write_text('users = 5\n')
+    with pytest.raises(InputError, match='truth.toml'): open_dataset(tmp_path).truth
+
+@pytest.mark.parametrize('text', ['', 'name = "x"\nname = "y"\n', '[items]\nkey = "a\n', 'items = [1, 2]\n', '[[items]]\nkey = "i"\n', '"" = 3\n', '[items]\nfeatures = 3\nkey = "i"\n'])
+def test_odd_toml(tmp_path, text):
+    write(tmp_path, {'schema.toml': text})
+    with pytest.raises(InputError) as e: Schema.load(tmp_path / 'schema.toml')
+    assert 'schema.toml' in str(e.value) and '\n' not in str(e.value)
