@@ -2,12 +2,12 @@
 
 # %% auto #0
 __all__ = ['TREE', 'GROUPS', 'TOPS', 'MIDS', 'LEAVES', 'CONSUMABLE', 'COMPLEMENTS', 'COMPLEMENT', 'PLANS', 'PLAN_LEAVES',
-           'STYLES', 'WORDS', 'TIERS', 'BASE_PRICE', 'EVERY', 'BACK', 'CELL', 'LEAF', 'BRAND', 'STYLE', 'NEW', 'ITEM',
+           'STYLES', 'WORDS', 'TIERS', 'BASE_PRICE', 'WAVES', 'BACK', 'CELL', 'LEAF', 'BRAND', 'STYLE', 'NEW', 'ITEM',
            'WIDER', 'GAPS', 'GAP_SHARE', 'SHORT', 'DUE', 'ACTIONS', 'REASONS', 'PARTS', 'PART_REASON', 'PART_KIND',
            'PLAN_0', 'ACTION_SHARE', 'SCHEMA', 'MarketConfig', 'brand_names', 'make_causes', 'make_images',
-           'make_items', 'Shelves', 'context', 'context_weights', 'make_shelves', 'stretch', 'find_shelf',
-           'draw_from_shelf', 'make_users', 'draw_gaps', 'gap_below', 'Moment', 'last_where', 'pick', 'Log',
-           'make_moment', 'part_keys', 'part_weights', 'clock', 'weights_unknown_time', 'choose', 'next_items',
+           'make_items', 'Shelves', 'context', 'context_weights', 'make_shelves', 'stretch', 'find_shelf', 'unroll',
+           'draw_by_list', 'draw_from_shelf', 'make_users', 'draw_gaps', 'gap_below', 'Moment', 'last_where', 'pick',
+           'Log', 'make_moment', 'part_keys', 'part_weights', 'clock', 'weights_unknown_time', 'choose', 'next_items',
            'move_on', 'new_need', 'make_lengths_and_times', 'live', 'spread', 'add_up', 'config_toml', 'from_toml',
            'Market', 'oracle', 'redraw', 'mixture', 'tables_of', 'simulate']
 
@@ -16,7 +16,7 @@ import tomllib
 from dataclasses import dataclass, fields, asdict, replace
 import numpy as np, pandas as pd
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #b721367d
+# %% ../../nbs/1_data/02_marketplace.ipynb #51b275ee
 @dataclass(frozen=True)
 class MarketConfig:
     "Size and dials of a marketplace; the same numbers give the same bits"
@@ -27,13 +27,13 @@ class MarketConfig:
     brands: int = 0                 # number of brands; 0 = one per hundred items, at least 8
     need: float = 0.5               # share of ordinary behaviour that follows the current need (the rest follows taste)
     need_change: float = 0.2        # probability that the need changes after a behaviour
-    conjunction: float = 1.5        # dial 1: brand of the last bought item x category of the last carted one (HTFL)
-    complements: float = 5.0        # dial 2a: what goes with a purchase made less than an hour ago (time gaps)
+    conjunction: float = 1.3        # dial 1: brand of the last bought item x category of the last carted one (HTFL)
+    complements: float = 4.0        # dial 2a: what goes with a purchase made less than an hour ago (time gaps)
     replenishment: float = 8.0      # dial 2b: a substitute for a consumable bought 20 to 45 days ago (time gaps)
-    plans: float = 3.0              # dial 3: the next step of an ordered plan (multi-step loss)
+    plans: float = 2.5              # dial 3: the next step of an ordered plan (multi-step loss)
     plan_start: float = 0.12        # a user without a plan starts one with this share of the weight `plans`
     cold: float = 1.5               # dial 4: new arrivals in the user's style, known by their content only (multimodal tokens)
-    cold_share: float = 0.25        # share of the items that are released late
+    cold_share: float = 0.5        # share of the items that are released late
     again: float = 0.15             # looking once more at one of the items before the last
     popularity: float = 1.2         # spread (of the logarithm) of the items' own weights
     end: int = 1_767_225_600        # the last second of the log, seconds since 1970
@@ -55,37 +55,37 @@ LEAVES = [leaf for g in GROUPS for leaf in g[2].split(', ')]
 CONSUMABLE = np.array([leaf.endswith('*') for leaf in LEAVES])
 LEAVES = [leaf.rstrip('*') for leaf in LEAVES]
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #d9eda567
+# %% ../../nbs/1_data/02_marketplace.ipynb #410c53e4
 COMPLEMENTS = '''
-smartphone>phone case, tablet>usb cable, smart watch>running shorts, laptop>desk lamp, monitor>usb cable, printer>ink cartridge,
-phone case>headphones, usb cable>loudspeaker, compact camera>memory card, action camera>camera bag, drone>memory card,
-headphones>phone case, loudspeaker>bookshelf, record player>vinyl record, memory card>printer, camera bag>walking poles,
-vinyl record>record player, espresso machine>coffee beans, blender>fruit juice, toaster>honey, frying pan>olive oil, casserole>pasta,
-chef knife>cutlery set, espresso cup>dark chocolate, dinner plate>casserole, cutlery set>frying pan, hair dryer>soap bar,
-hair brush>face cream, electric toothbrush>brush heads, tent>lantern, sleeping bag>headlamp, camping stove>pocket knife,
-hiking boots>energy bar, backpack>water bottle, walking poles>sun lotion, headlamp>sleeping bag, lantern>camping stove,
-pocket knife>backpack, running shoes>energy bar, running shorts>sun lotion, sport watch>headphones, dumbbells>protein powder,
-yoga mat>water bottle, resistance band>sport watch, water bottle>running shoes, lawn mower>plant food, garden shears>potting soil,
-flower pot>plant food, desk>desk lamp, office chair>monitor, bookshelf>vinyl record, desk lamp>office chair'''
+smartphone>phone case, tablet>usb cable, smart watch>running shorts, laptop>office chair, monitor>usb cable, printer>ink cartridge,
+phone case>headphones, usb cable>loudspeaker, compact camera>memory card, action camera>usb cable, drone>usb cable,
+headphones>phone case, loudspeaker>bookshelf, record player>vinyl record, memory card>printer, camera bag>sun lotion,
+vinyl record>loudspeaker, espresso machine>coffee beans, blender>fruit juice, toaster>honey, frying pan>olive oil, casserole>pasta,
+chef knife>cutlery set, espresso cup>honey, dinner plate>biscuits, cutlery set>frying pan, hair dryer>soap bar,
+hair brush>face cream, electric toothbrush>brush heads, tent>lantern, sleeping bag>pocket knife, camping stove>pocket knife,
+hiking boots>energy bar, backpack>water bottle, walking poles>sun lotion, headlamp>usb cable, lantern>camping stove,
+pocket knife>backpack, running shoes>sun lotion, running shorts>water bottle, sport watch>headphones, dumbbells>protein powder,
+yoga mat>water bottle, resistance band>water bottle, water bottle>running shoes, lawn mower>plant food, garden shears>soap bar,
+flower pot>water bottle, desk>bookshelf, office chair>bookshelf, bookshelf>vinyl record, desk lamp>bookshelf'''
 COMPLEMENT = np.full(len(LEAVES), -1)
 for pair in COMPLEMENTS.replace('\n', ' ').split(', '):
     one, other = pair.strip().split('>')
     COMPLEMENT[LEAVES.index(one)] = LEAVES.index(other)
-PLANS = {'camping trip': 'tent, headlamp, sleeping bag, hiking boots, camping stove, energy bar',
-         'home office': 'desk, laptop, office chair, monitor, desk lamp, printer',
-         'coffee corner': 'espresso machine, espresso cup, blender, dark chocolate, record player, vinyl record',
-         'marathon': 'running shoes, sport watch, protein powder, running shorts, sun lotion, resistance band',
-         'balcony': 'flower pot, garden shears, potting soil, lantern, plant food, dinner plate',
-         'travel film': 'action camera, memory card, drone, camera bag, tablet, walking poles'}
+PLANS = {'camping trip': 'tent, hiking boots, headlamp, water bottle, action camera, sun lotion',
+         'home office': 'desk, laptop, desk lamp, headphones, espresso machine, usb cable',
+         'dinner party': 'casserole, dinner plate, olive oil, fruit juice, dark chocolate, loudspeaker',
+         'marathon': 'running shoes, resistance band, energy bar, smart watch, soap bar, backpack',
+         'balcony': 'flower pot, potting soil, lantern, espresso cup, green tea, record player',
+         'new flat': 'bookshelf, frying pan, toaster, shampoo, toothpaste, monitor'}
 PLAN_LEAVES = np.array([[LEAVES.index(leaf) for leaf in plan.split(', ')] for plan in PLANS.values()])
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #a50d44b9
+# %% ../../nbs/1_data/02_marketplace.ipynb #345a4cc8
 STYLES = {'rustic': 'oak woven earthen farmhouse', 'neon': 'glowing electric vivid laser', 'minimal': 'plain white slim quiet',
           'vintage': 'retro classic fifties brass', 'floral': 'blossom meadow garden petal', 'arctic': 'polar glacier frost nordic'}
 WORDS = [text.split() for text in STYLES.values()]
 TIERS = ['basic', 'solid', 'premium']
 BASE_PRICE = {top: price for top, price in zip(TOPS, [220, 120, 45, 7, 12, 70, 40, 60])}
-EVERY = 6                        # number of release dates of late items
+WAVES = 8                        # number of release dates of late items
 BACK = 4                         # how far back `again` looks
 
 def brand_names(n, rng):
@@ -95,15 +95,16 @@ def brand_names(n, rng):
     while len(names) < n: names[''.join(rng.choice(syllables, 2 + int(rng.random() < .5))).capitalize()] = 1
     return list(names)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #5a8004b1
+# %% ../../nbs/1_data/02_marketplace.ipynb #974a2293
 def make_causes(config, rng):
     "The hidden causes of every item, as arrays of length `items`"
     n, brands = config.items, config.brands or max(8, config.items // 100)
     leaf = rng.permutation(np.arange(n) % len(LEAVES))
     brand = rng.choice(brands, n, p=rng.dirichlet(np.full(brands, 8.)))
     style, tier = rng.integers(len(STYLES), size=n), rng.integers(3, size=n)
-    wave = np.where(rng.random(n) < config.cold_share, rng.integers(1, EVERY + 1, size=n), 0)
-    return dict(leaf=leaf, brand=brand, style=style, tier=tier, wave=wave, weight=rng.lognormal(0, config.popularity, n))
+    wave = np.where(rng.random(n) < config.cold_share, rng.integers(1, WAVES + 1, size=n), 0)
+    weight = np.exp(rng.normal(size=n) * config.popularity * np.where(wave > 0, .25, 1))          # nobody knows yet which late items will sell
+    return dict(leaf=leaf, brand=brand, style=style, tier=tier, wave=wave, weight=weight)
 
 # %% ../../nbs/1_data/02_marketplace.ipynb #aa2d52f3
 def make_images(causes, rng, width=32):
@@ -124,7 +125,7 @@ def make_items(causes, brands, rng):
         category_top=np.array(TOPS)[leaf // 9], category_mid=np.array(MIDS)[leaf // 3], category_leaf=np.array(LEAVES)[leaf],
         price=price.round(2), image=list(make_images(causes, rng))))
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #509fc116
+# %% ../../nbs/1_data/02_marketplace.ipynb #6e1ae708
 CELL, LEAF, BRAND, STYLE, NEW, ITEM = range(6)      # kinds of shelves: leaf x brand, leaf, group x brand, group x style, the same among new arrivals, one item
 
 @dataclass(frozen=True)
@@ -140,15 +141,15 @@ class Shelves:
 
 def context(era, budget, new=False):
     "Number of the context: what is released, what is affordable, all items or new arrivals only"
-    return (int(new) * (EVERY + 1) + era) * 3 + budget
+    return (int(new) * (WAVES + 1) + era) * 3 + budget
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #bc9aa944
+# %% ../../nbs/1_data/02_marketplace.ipynb #ad07541a
 def context_weights(causes):
-    "Item weights in every context: released, near the budget, perhaps new (of the last two release dates)"
+    "Item weights in every context: released, near the budget, perhaps new (of the last three release dates)"
     rows = []
     for new in (False, True):
-        for era in range(EVERY + 1):
-            there = (causes['wave'] <= era) & ((causes['wave'] > max(0, era - 2)) if new else True)
+        for era in range(WAVES + 1):
+            there = (causes['wave'] <= era) & ((causes['wave'] > max(0, era - 3)) if new else True)
             for budget in range(3): rows.append(causes['weight'] * there * .35 ** abs(causes['tier'] - budget))
     return np.stack(rows)
 
@@ -201,21 +202,38 @@ def find_shelf(shelves, kind, a_c, b_c, era_c, budget_c, past_ct):
     assert not len(open_c), 'somebody has seen the whole shop'
     return g_c, o_c, lo_c, hi_c
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #2d2eace3
-def draw_from_shelf(shelves, shelf, past_ct, rng):
-    "One item per case from its shelf: draw by weight, draw again what was seen before"
+# %% ../../nbs/1_data/02_marketplace.ipynb #98ac7429
+def unroll(shelf, shelves):
+    "All items of the shelves of all cases in one long list: case, item, weight"
     g_c, o_c, lo_c, hi_c = shelf
-    n = shelves.rank_ov.shape[1]
-    base = (g_c * 3 + o_c) * (n + 1)
+    size = hi_c - lo_c
+    case = np.repeat(np.arange(len(g_c)), size)
+    place = np.arange(size.sum()) - np.repeat(size.cumsum() - size, size) + np.repeat(lo_c, size)
+    v = shelves.order_ov[o_c[case], place]
+    return case, v, shelves.weight_gv[g_c[case], v]
+
+def draw_by_list(shelves, shelf, past_ct, rng):
+    "One unseen item per case from its shelf, by listing the shelf"
+    case, v, w = unroll(shelf, shelves)
+    w = w * ~(past_ct[case] == v[:, None]).any(1)
+    total = np.bincount(case, w, minlength=len(past_ct))
+    at = total.cumsum() - total + rng.random(len(total)) * (1 - 1e-9) * total
+    return v[np.searchsorted(w.cumsum(), at, side='right')]
+
+def draw_from_shelf(shelves, shelf, past_ct, rng, tries=4):
+    "One unseen item per case from its shelf: draw by weight, draw again what was seen, list the few shelves that are left"
+    g_c, o_c, lo_c, hi_c = shelf
+    base = (g_c * 3 + o_c) * (shelves.rank_ov.shape[1] + 1)
     low, high = shelves.flat[base + lo_c], shelves.flat[base + hi_c]
     item_c, todo = np.full(len(g_c), -1), np.arange(len(g_c))
-    while len(todo):
+    for _ in range(tries):
         at = low[todo] + rng.random(len(todo)) * (high[todo] - low[todo])
         place = np.searchsorted(shelves.flat, at, side='right') - 1 - base[todo]
         v = shelves.order_ov[o_c[todo], np.clip(place, lo_c[todo], hi_c[todo] - 1)]
         good = (shelves.weight_gv[g_c[todo], v] > 0) & ~(past_ct[todo] == v[:, None]).any(1)
         item_c[todo[good]] = v[good]
         todo = todo[~good]
+    if len(todo): item_c[todo] = draw_by_list(shelves, [x[todo] for x in shelf], past_ct[todo], rng)
     return item_c
 
 # %% ../../nbs/1_data/02_marketplace.ipynb #486b9893
@@ -232,9 +250,9 @@ def make_users(config, causes, rng):
         age=np.array(['18-24', '25-34', '35-44', '45-59', '60+'])[age], gender=np.array(['female', 'male', 'other'])[gender]))
     return table, taste
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #89ccb435
+# %% ../../nbs/1_data/02_marketplace.ipynb #2a3a0c02
 GAPS = np.array([[20., 45 * 60.], [10 * 3600., 9 * 86400.], [20 * 86400., 45 * 86400.]])    # seconds
-GAP_SHARE = np.array([.68, .24, .08])
+GAP_SHARE = np.array([.66, .23, .11])
 SHORT, DUE = 3600, (20 * 86400, 45 * 86400)          # a purchase is fresh for an hour; a consumable is used up after 20 to 45 days
 
 def draw_gaps(shape, rng):
@@ -393,15 +411,15 @@ def new_need(need, chance, taste, rng):
     leaf = mid * 3 + rng.integers(3, size=len(need))
     return np.where(rng.random(len(need)) < chance, leaf, need),
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #a9ce04c4
+# %% ../../nbs/1_data/02_marketplace.ipynb #caf60b90
 def make_lengths_and_times(config, rng):
-    "Lengths (longest first) and times; the last behaviour of everybody falls into the last week"
+    "Lengths (longest first) and times; the last behaviour of everybody falls into the last two days"
     n, mean = config.users, config.behaviours
     length = np.sort((5 + rng.gamma(2., max(mean - 5, .5) / 2, n)).astype(int).clip(5, 3 * mean))[::-1]
     gap = draw_gaps((n, length.max()), rng)
     inside = np.arange(length.max()) < length[:, None]
     time_ut = np.where(inside, np.cumsum(gap * inside, 1), 0)
-    shift = config.end - rng.integers(0, 7 * 86400, n) - time_ut.max(1)
+    shift = config.end - rng.integers(0, 2 * 86400, n) - time_ut.max(1)
     return length, np.where(inside, time_ut + shift[:, None], -1)
 
 def live(config, world, waves, rng):
@@ -422,17 +440,13 @@ def live(config, world, waves, rng):
         need, plan, step = move_on(part, need[:n], plan[:n], step[:n], taste, config, rng)
     return log
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #8d7c81db
-def spread(shelf, shelves, seen_cv, w_c, p_cv):
-    "Add to `p_cv` the distribution of a shelf, times `w_c`"
-    g, o, lo, hi = shelf
-    size = hi - lo
-    case = np.repeat(np.arange(len(g)), size)
-    place = np.arange(size.sum()) - np.repeat(size.cumsum() - size, size) + np.repeat(lo, size)
-    v = shelves.order_ov[o[case], place]
-    q = shelves.weight_gv[g[case], v] * ~seen_cv[case, v]
-    total = np.bincount(case, q, minlength=len(g))
-    p_cv.ravel()[case * p_cv.shape[1] + v] += q * (w_c / total)[case]              # (case, v) pairs of one shelf never repeat
+# %% ../../nbs/1_data/02_marketplace.ipynb #2bb228b4
+def spread(shelf, shelves, at, seen_cv, w_c, p_cv):
+    "Add to the rows `at` of `p_cv` the distributions of their shelves, times `w_c`"
+    case, v, q = unroll(shelf, shelves)
+    q = q * ~seen_cv[at[case], v]
+    total = np.bincount(case, q, minlength=len(at))
+    p_cv[at[case], v] += q * (w_c / total)[case]                                   # (case, v) pairs of one shelf never repeat
 
 def add_up(moment, w_cm, world):
     "Probability of every item as the next behaviour: `p_cv`, float64"
@@ -448,29 +462,32 @@ def add_up(moment, w_cm, world):
         if kind == ITEM: p_cv[at, a[at, m]] += w_cm[at, m]
         elif len(at):
             shelf = find_shelf(shelves, kind, a[at, m], b[at, m], moment.era[at], budget[at], moment.past[at])
-            rows = np.zeros((len(at), p_cv.shape[1])) if len(at) < len(p_cv) else p_cv
-            spread(shelf, shelves, seen_cv[at], w_cm[at, m], rows)
-            if rows is not p_cv: p_cv[at] += rows
+            spread(shelf, shelves, at, seen_cv, w_cm[at, m], p_cv)
     return p_cv
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #31996c21
+# %% ../../nbs/1_data/02_marketplace.ipynb #1b02a15c
 SCHEMA = dict(name='marketplace',
     items=dict(key='item_id', features=dict(title=dict(kind='text'), brand=dict(kind='categorical'), category_top=dict(kind='categorical'),
         category_mid=dict(kind='categorical'), category_leaf=dict(kind='categorical'), price=dict(kind='numerical'), image=dict(kind='vector'))),
     users=dict(key='user_id', features=dict(age=dict(kind='categorical'), gender=dict(kind='categorical'))),
     interactions=dict(user='user_id', item='item_id', time='timestamp', order='position', features=dict(action=dict(kind='categorical'))))
 
-def config_toml(config):
+def config_toml(
+    config,    # a `MarketConfig`
+):
     "The configuration as the text of a `truth.toml`"
-    return '\n'.join(f'{k} = {v!r}' for k, v in asdict(config).items()) + '\n'
+    plain = {k: v.item() if hasattr(v, 'item') else v for k, v in asdict(config).items()}
+    return '\n'.join(f'{k} = {v!r}' for k, v in plain.items()) + '\n'
 
-def from_toml(text):
+def from_toml(
+    text,    # of a `truth.toml`
+):
     "The configuration back from `config_toml`; unknown names and missing ones are errors"
     found, known = tomllib.loads(text), {f.name for f in fields(MarketConfig)}
     if set(found) != known: raise ValueError(f'truth.toml: unknown or missing fields {sorted(set(found) ^ known)}')
     return MarketConfig(**found)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #0fc1b2d4
+# %% ../../nbs/1_data/02_marketplace.ipynb #ae5734ce
 @dataclass(frozen=True, eq=False)
 class Market:
     "A simulated shop: three tables, and the truth behind them"
@@ -497,7 +514,14 @@ class Market:
         rest = (moment, *self.world[:2], self.config)
         return part_weights(*rest, *clock(moment), off) if time == 'known' else weights_unknown_time(*rest, off)
 
-    def oracle_scores(self, user_rows, positions, without=None, time='known', chunk=512):
+    def oracle_scores(
+        self,
+        user_rows,         # rows in `users` [c]
+        positions,         # which behaviour of each is to be predicted [c]
+        without=None,      # reasons that this oracle ignores
+        time='known',      # is the time of the request known: 'known' or 'unknown'
+        chunk=512,         # cases at a time
+    ):
         "True probabilities of all items as the behaviour at `positions`: float32 [c, v]"
         out = [add_up(m, self.part_weights(m, without, time), self.world) for m in self._chunks(user_rows, positions, chunk)]
         return np.concatenate([p.astype(np.float32) for p in out])
@@ -506,25 +530,41 @@ class Market:
         u, t = np.asarray(user_rows), np.asarray(positions)
         return (self.moment(u[i:i + chunk], t[i:i + chunk]) for i in range(0, len(u), chunk))
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #ce179fde
-def oracle(self, user_row, position, without=None, time='known'):
+# %% ../../nbs/1_data/02_marketplace.ipynb #0271b05f
+def oracle(
+    self,            # a `Market`
+    user_row,        # row in `users`
+    position,        # index in the user's history of the behaviour that is to be predicted
+    without=None,    # reasons that this oracle ignores
+    time='known',    # is the time of the request known: 'known' or 'unknown'
+):
     "True probability of every item as the next behaviour at one moment: float64 [v]"
     m = self.moment(user_row, position)
     return add_up(m, self.part_weights(m, without, time), self.world)[0]
 
-def redraw(self, user_row, position, n, seed=0):
+def redraw(
+    self,        # a `Market`
+    user_row,    # row in `users`
+    position,    # index in the user's history
+    n,           # how often
+    seed=0,      # of the draws
+):
     "Draw one and the same moment `n` times with the simulator's own code: item rows"
     m = self.moment(np.full(n, user_row), np.full(n, position))
     return next_items(m, self.world, self.config, np.random.default_rng(seed))[0]
 
-def mixture(self, user_row, position):
+def mixture(
+    self,        # a `Market`
+    user_row,    # row in `users`
+    position,    # index in the user's history
+):
     "The reasons behind one moment: a table with the total weight of each"
     w = self.part_weights(self.moment(user_row, position))[0]
     return pd.Series(np.bincount(PART_REASON, w, len(REASONS)), REASONS, name='weight')
 
 Market.oracle, Market.redraw, Market.mixture = oracle, redraw, mixture
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #d9acd724
+# %% ../../nbs/1_data/02_marketplace.ipynb #11f95257
 def tables_of(log, items, users):
     "Interactions and truth as tables, by user and position"
     u, t = np.nonzero(log.item_ut >= 0)
@@ -535,15 +575,21 @@ def tables_of(log, items, users):
         plan=plans[log.plan_ut[u, t]], step=log.step_ut[u, t]))
     return interactions, truth
 
-def simulate(config=MarketConfig()):
+def simulate(
+    config=MarketConfig(),    # sizes, dials and the seed
+):
     "Make a marketplace; the same configuration gives the same bits"
+    dials = 'need need_change conjunction complements replenishment plans plan_start cold cold_share again popularity'.split()
+    for dial in dials:
+        if not 0 <= getattr(config, dial) <= (1 if dial in ('need', 'need_change', 'cold_share') else 1e6):
+            raise ValueError(f'dial {dial} = {getattr(config, dial)} is out of range')
     if config.items < 144 or config.items < 6 * config.behaviours or config.users < 1 or config.behaviours < 5:
         raise ValueError('a marketplace needs a user, 5 behaviours, at least 144 items and 6 items per behaviour')
     world_rng, user_rng, life_rng = (np.random.default_rng([config.seed, k]) for k in range(3))
     causes = make_causes(config, world_rng)
     items = make_items(causes, brand_names(causes['brand'].max() + 1, world_rng), world_rng)
     users, taste = make_users(config, causes, user_rng)
-    waves = config.end - np.linspace(16, 6, EVERY).astype(np.int64) * 86400
+    waves = config.end - (np.linspace(2.2, .2, WAVES) * 86400).astype(np.int64)
     world = causes, taste, make_shelves(causes)
     log = live(config, world, waves, life_rng)
     return Market(config, items, users, *tables_of(log, items, users), log, world, waves)
