@@ -1,0 +1,195 @@
+"""The `hettrans` command"""
+from __future__ import annotations
+import argparse, dataclasses, json, sys, textwrap
+from pathlib import Path
+from hettrans.data.schema import InputError
+
+def say(*a): print(*a, flush=True)
+
+def key_values(pairs:list[str]|None)->dict:
+    "`field=value` words as a dictionary"
+    out = {}
+    for p in pairs or []:
+        if '=' not in p: raise InputError(f'--set {p}: field=value expected')
+        k, v = p.split('=', 1); out[k.strip()] = v.strip()
+    return out
+
+def metric_table(rows:dict[str, dict], names=('recall@10', 'ndcg@10', 'recall@50', 'recall@100'))->str:
+    "One line per model: each metric with its 95% interval"
+    head = ['', *names]
+    def cell(m, k): return f'{m[k]:.4f} [{m[f"{k}_lo"]:.4f}, {m[f"{k}_hi"]:.4f}]' if f'{k}_lo' in m else f'{m[k]:.4f}'
+    body = [[name, *(cell(m, k) for k in names)] for name, m in rows.items()]
+    width = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
+    return '\n'.join('  '.join(c.ljust(w) for c, w in zip(r, width)).rstrip() for r in [head, *body])
+
+def card(row, features:dict[str, str])->str:
+    "An item as two readable lines"
+    import pandas as pd
+    text = next((f for f, kind in features.items() if kind == 'text'), None)
+    missing = lambda v: v is None or (not isinstance(v, (list, tuple)) and pd.api.types.is_scalar(v) and pd.isna(v))
+    facts = [f'{f} {row[f]:.2f}' if kind == 'numerical' else f'{f} {row[f]}' for f, kind in features.items() if f != text and kind != 'vector' and not missing(row[f])]
+    return f'{row[text] if text and not missing(row[text]) else row.iloc[2]}\n     ' + ' | '.join(facts)
+
+def cards(run, table)->str:
+    t = run.ds.schema.tables['items']
+    return '\n'.join(f"{r['rank']:3}. {card(r, t.features)}" + f"   ({t.roles['key']} {r[t.roles['key']]}, score {r['score']:.3f})" for _, r in table.iterrows())
+
+def oracle_metrics(ds, split, keep_seen:bool=False)->dict:
+    "What the simulator's own probabilities reach on the test cases"
+    from hettrans.data.sequences import Cases
+    from hettrans.engine.run import judge_scores
+    return judge_scores(split.log, split.test, lambda cases: ds.truth.oracle_scores(*oracle_place(ds, split, cases)), keep_seen)
+
+def oracle_place(ds, split, cases):
+    "Rows of the simulator's users, and positions in their lives"
+    import pandas as pd
+    users = pd.Index(ds.truth.users[ds.schema.tables['users'].roles['key']].astype(str))
+    return users.get_indexer(split.log.user_keys[cases.user_c]), cases.end_c - split.log.offsets[cases.user_c]
+
+def quickstart(a):
+    from hettrans.data.dataset import open_dataset
+    from hettrans.engine.run import fit, load_run
+    ds = open_dataset('marketplace', seed=a.seed, **({'users': a.users} if a.users else {}), **({'items': a.items} if a.items else {}))
+    say(f'The marketplace: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours (seed {a.seed}).')
+    rows = {}
+    for name in ('popularity', 'item-graph', 'sasrec', 'heterrec'):
+        folder = Path(a.out)/name
+        done = (folder/'metrics.json').exists() and not a.fresh
+        if a.fresh and (folder/'config.json').exists():
+            import shutil; shutil.rmtree(folder)
+        say(f'\n{name}: ' + (f'read from {folder} (--fresh trains it again)' if done else f'training into {folder}'))
+        run = load_run(folder) if done else fit(name, ds, folder, resume=True, seed=a.seed, device=a.device, **(dict(epochs=a.epochs) if a.epochs and name in ('sasrec', 'heterrec') else {}))
+        rows[name] = run.metrics
+    rows['oracle'] = oracle_metrics(ds, run.split)
+    say(f"\nNext behaviour of {run.metrics['n']:,} users, ranked among all {len(ds.items):,} items (test, leave-last-out, 95% intervals over users):\n")
+    say(metric_table(rows))
+    say('\nThe oracle ranks by the true probabilities of the simulator: nobody can do better on average.')
+    for user in run.split.log.user_keys[run.split.test.user_c[[0, len(run.split.test)//2, -1]]]:
+        history = ds.interactions[ds.interactions[ds.schema.tables['interactions'].roles['user']] == user].tail(3)
+        shown = ds.items.set_index(run.place).loc[history[ds.schema.tables['interactions'].roles['item']]]
+        say(f'\nUser {user}, the last three behaviours:')
+        for _, r in shown.reset_index(drop=True).assign(rank=0, score=0).iterrows(): say('   - ' + card(r, ds.schema.tables['items'].features))
+        say('HeterRec recommends:'); say(cards(run, run.recommend(user, 5)))
+    say(f"\nNext: `make lab` opens the book; `hettrans recommend {Path(a.out)/'heterrec'} --user {user}` asks again.")
+
+def data_ls(a):
+    from hettrans.data.public import IMPORTERS
+    say('built in:  marketplace   a simulated shop whose truth is known (hettrans data make marketplace DIR)')
+    for k, f in IMPORTERS.items(): say(f"import:    {k:<16} {(f.__doc__ or '').splitlines()[0]}")
+
+def data_check(a):
+    from hettrans.data.dataset import check_dataset, describe, open_dataset
+    from hettrans.data.sequences import sort_behaviours, tied_share
+    problems = check_dataset(a.folder)
+    for p in problems: say(p)
+    if problems: say(f'{len(problems)} problem' + 's'*(len(problems) > 1)); return 2
+    ds = open_dataset(a.folder)
+    say(describe(ds).to_string(index=False))
+    if ds.interactions is not None: say(f'{tied_share(sort_behaviours(ds)):.1%} of the users have their last behaviour at the same time as the one before; ties = shuffle tells what that is worth')
+    say(f'{a.folder}: a sound dataset folder')
+
+def data_make(a):
+    from hettrans.data.dataset import open_dataset, save_dataset
+    if a.name != 'marketplace': raise InputError(f'{a.name!r} is not built in (there is marketplace)')
+    ds = open_dataset('marketplace', seed=a.seed, **{k: v for k, v in dict(users=a.users, items=a.items).items() if v}, **key_values(a.set))
+    save_dataset(ds, a.folder)
+    say(f'{a.folder}: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours')
+
+def data_import(a):
+    from hettrans.data.public import import_public
+    import_public(a.name, a.source, a.folder)
+    say(f'{a.folder}: written; hettrans data check {a.folder} describes it')
+
+def train(a):
+    from hettrans.engine.run import fit
+    fields = dict(seed=a.seed, device=a.device) | ({'epochs': a.epochs} if a.epochs else {}) | key_values(a.set)
+    run = fit(a.model, a.data, a.out, preset=a.preset, resume=a.resume, **fields)
+    say('\n' + metric_table({run.name: run.metrics})); say(f"{run.metrics['n']:,} test cases, {run.metrics['params']:,} parameters; {run.path} holds the run")
+
+def evaluate(a):
+    from hettrans.engine.run import load_run
+    run = load_run(a.run, a.device)
+    m = run.evaluate(a.split, True if a.keep_seen else None)
+    say(json.dumps(m, indent=1) if a.json else metric_table({run.name: m}) + f"\n{m['n']:,} cases, split {m['split']}, seed {m['seed']}, {m['seconds']} s")
+
+def recommend(a):
+    from hettrans.engine.run import load_run
+    run = load_run(a.run)
+    history = read_history(a.history) if a.history else a.user
+    out = run.recommend(history, a.k, a.at, a.keep_seen)
+    if a.json: say(out.drop(columns=[f for f, kind in run.ds.schema.tables['items'].features.items() if kind == 'vector' and f in out]).to_json(orient='records', indent=1, force_ascii=False))
+    else: say(cards(run, out))
+
+def read_history(path:str):
+    "A history from a file: CSV or JSON rows (item, time, features), or one item id per line; - reads standard input"
+    import io
+    import pandas as pd
+    try: text = sys.stdin.read() if path == '-' else Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as e: raise InputError(f'{path}: cannot be read ({e.strerror if isinstance(e, OSError) else "not text"})') from None
+    try:
+        if text.lstrip().startswith('['): return json.loads(text)
+        if ',' in text.partition('\n')[0]: return pd.read_csv(io.StringIO(text), dtype=object)
+    except ValueError as e: raise InputError(f'{path}: {str(e).splitlines()[0]}') from None
+    return [l.strip() for l in text.splitlines() if l.strip()]
+
+def models(a):
+    from hettrans.engine.run import MODELS, load_class, model_entry
+    if not a.model:
+        for k, e in MODELS.items(): say(f'{k:<12} {e.paper}')
+        return say('\nhettrans models NAME lists the fields of its configuration')
+    e = model_entry(a.model)
+    import inspect, re
+    from hettrans.data.encode import EncodeConfig
+    from hettrans.engine.loop import TrainConfig
+    from hettrans.engine.run import Protocol
+    for title, cls in (('model', load_class(e, 'config')), *((('training', TrainConfig), ('encoder', EncodeConfig)) if e.loss else ()), ('protocol', Protocol)):
+        notes = dict(re.findall(r'^\s+(\w+)\s*:[^#\n]*#\s*(.*)$', inspect.getsource(cls), re.M))
+        say(f'{title}:')
+        for f in dataclasses.fields(cls): say(f'  {f.name:<16} {f.default!r:<16} {notes.get(f.name, "")}')
+    if e.presets:
+        for k, v in load_class(e, 'presets').items(): say(f'preset {k}: ' + (', '.join(f'{x}={y}' for x, y in v.items()) or 'the defaults'))
+
+def parser()->argparse.ArgumentParser:
+    "All commands with their help"
+    p = argparse.ArgumentParser('hettrans', description='Learn, train and serve transformers for recommendation over heterogeneous data.', formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=textwrap.dedent('''\
+            first steps:
+              hettrans quickstart                                   train on the built-in shop and look at recommendations
+              hettrans data make marketplace shop                   write that shop as a dataset folder
+              hettrans train heterrec --data shop --out runs/first  train on any dataset folder
+              hettrans recommend runs/first --user u17 -k 5         ask the trained model'''))
+    from hettrans import __version__
+    p.add_argument('--version', action='version', version=f'hettrans {__version__}')
+    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    def add(parent, name, fn, help, **kw):
+        q = parent.add_parser(name, help=help, description=help[0].upper() + help[1:] + '.', **kw); q.set_defaults(fn=fn); return q
+    def device(q): q.add_argument('--device', default='auto', help="'auto' (a GPU when there is one), 'cpu', 'cuda' or 'mps'")
+    q = add(sub, 'quickstart', quickstart, 'train on the built-in marketplace, print the table and recommendations')
+    q.add_argument('--out', default='runs/quickstart', help='folder of the runs (default runs/quickstart)'); q.add_argument('--seed', type=int, default=0); q.add_argument('--epochs', type=int, help='fewer or more than the preset')
+    q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--fresh', action='store_true', help='train again even where a run is there'); device(q)
+    d = sub.add_parser('data', help='list, check, make and import dataset folders').add_subparsers(dest='data', required=True, metavar='ACTION')
+    add(d, 'ls', data_ls, 'list the built-in data and the importers')
+    q = add(d, 'check', data_check, 'check a dataset folder: every problem with file, column, row and count'); q.add_argument('folder')
+    q = add(d, 'make', data_make, 'write the built-in marketplace as a dataset folder'); q.add_argument('name', help='marketplace'); q.add_argument('folder')
+    q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--seed', type=int, default=0); q.add_argument('--set', nargs='+', metavar='DIAL=VALUE', help='dials of the simulator')
+    q = add(d, 'import', data_import, 'turn a public dataset into a dataset folder'); q.add_argument('name', help='one of `hettrans data ls`'); q.add_argument('source', help='folder or file with the original data'); q.add_argument('folder')
+    q = add(sub, 'train', train, 'train a model by name and judge it on the test split')
+    q.add_argument('model', help='one of `hettrans models`'); q.add_argument('--data', required=True, help="a dataset folder, or 'marketplace'"); q.add_argument('--out', required=True, help='folder of the run')
+    q.add_argument('--epochs', type=int); q.add_argument('--preset', default='auto', help="'paper', 'small', or 'auto': small for catalogues of up to 100,000 items"); q.add_argument('--seed', type=int, default=0)
+    q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='any field that `hettrans models MODEL` lists'); q.add_argument('--resume', action='store_true', help='go on where a broken training stopped'); device(q)
+    q = add(sub, 'evaluate', evaluate, 'judge a run on the test or validation split'); q.add_argument('run'); q.add_argument('--split', default='test', choices=['test', 'valid']); q.add_argument('--keep-seen', action='store_true', help='items of the history may be recommended and count'); q.add_argument('--json', action='store_true'); device(q)
+    q = add(sub, 'recommend', recommend, 'recommend items to a user of the data, or for a history typed by hand'); q.add_argument('run'); g = q.add_mutually_exclusive_group(required=True)
+    g.add_argument('--user', help='id of a user of the data'); g.add_argument('--history', metavar='FILE', help='item ids, one per line, oldest first; or CSV/JSON rows with item, time and features; - for standard input')
+    q.add_argument('-k', type=int, default=20); q.add_argument('--at', type=int, help='time of the request, seconds since 1970'); q.add_argument('--keep-seen', action='store_true'); q.add_argument('--json', action='store_true')
+    q = add(sub, 'models', models, 'list models, or the fields and presets of one'); q.add_argument('model', nargs='?')
+    return p
+
+def main(argv:list[str]|None=None)->int:
+    "Run a command; what is wrong with the input becomes one line and exit code 2"
+    a = parser().parse_args(argv)
+    try: return a.fn(a) or 0
+    except InputError as e: print(f'hettrans: {e}', file=sys.stderr); return 2
+    except KeyboardInterrupt: print('hettrans: stopped; train with --resume to go on', file=sys.stderr); return 130
+    except BrokenPipeError: return 0
+
+if __name__ == '__main__': sys.exit(main())
