@@ -9,7 +9,8 @@ SITE      := docs/_build/html
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q $(PIP_FLAGS) -c constraints.txt
-ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# One thread to a process: two workers with two threads each, on two cores, are many times slower than with one each.
+ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 # $(call setup,NAME,EXTRAS): install the project with EXTRAS unless the stamp NAME holds today's requirements.
 # torch comes first and alone, so that a build for the CPU that is already at hand is taken as it is.

@@ -95,6 +95,25 @@ def test_the_leak_check_finds(bad): assert leaks(bad)
 @pytest.mark.parametrize('good', ['nbs/home/x', '../shared/data', 'https://example.org/home/x', 'http' + '://127.0.0.1:8888', 'a+/' + 'root/b', 'AbC/' + 'opt/9'])
 def test_the_leak_check_lets_pass(good): assert not leaks(good)
 
+@pytest.mark.parametrize('in_git', [True, False])
+def test_the_freshness_check_sees_an_edit_a_new_file_and_a_lost_one(tmp_path, in_git):
+    "What tools/check_fresh.py reports after the tool that it runs has changed something"
+    import runpy, shutil
+    if in_git and not shutil.which('git'): pytest.skip('git is not installed')
+    tool = runpy.run_path(str(ROOT/'tools'/'check_fresh.py'))
+    tool['changes'].__globals__['ROOT'] = tmp_path
+    lib = tmp_path/'hettrans'; lib.mkdir()
+    for n in 'abc': (lib/f'{n}.py').write_text('x = 1\n')
+    if in_git:
+        git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@example.org']
+        for args in (['init', '-q'], ['add', '.'], ['commit', '-q', '-m', 'a']): subprocess.run([*git, *args], cwd=tmp_path, check=True)
+    assert tool['in_git']() == in_git
+    before = None if in_git else tool['snapshot'](['hettrans'])
+    assert tool['changes'](['hettrans'], before) == ''
+    (lib/'a.py').write_text('x = 2\n'); (lib/'new.py').write_text('y = 1\n'); (lib/'b.py').unlink()
+    said = tool['changes'](['hettrans'], before)
+    assert '+x = 2' in said and 'hettrans/new.py' in said and 'hettrans/b.py' in said and 'c.py' not in said
+
 def fresh(code, **kw): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, timeout=120, **kw)
 
 def test_import_is_instant():
