@@ -96,7 +96,7 @@ class Rivals:
         if ragged: bad |= (cols == len(self.key_c))[:, None, :]
         return bad
 
-# %% ../../nbs/2_attention/16_losses.ipynb #1df771d6
+# %% ../../nbs/2_attention/16_losses.ipynb #d8b96343
 def value_and_grads(u_jd, v_cd, pos_j, weight_j, inv_tau, rivals, zero_logit):
     "Weighted mean of the loss, and its gradients for `u_jd`, `v_cd` and `inv_tau`, block by block"
     acc = torch.promote_types(u_jd.dtype, torch.float32)
@@ -121,7 +121,7 @@ def value_and_grads(u_jd, v_cd, pos_j, weight_j, inv_tau, rivals, zero_logit):
         loss += part
         gu_jd[rows], gpos_j[rows] = gu, gpos
         if cols is None: gv_cd[:rivals.n] += gv[0]
-        else: gv_cd[cols] += gv
+        else: gv_cd[cols] = gv   # a column stands in one block only
     gu_jd, gpos_j1 = gu_jd[:-1], gpos_j[:-1, None]
     gu_jd.add_(gpos_j1 * p_jd)
     gv_cd.index_add_(0, pos_j, gpos_j1 * us_jd[:-1])
@@ -176,10 +176,10 @@ def group_blocks(group_j:Tensor, # rows of one group compete
         a = b
     return out
 
-# %% ../../nbs/2_attention/16_losses.ipynb #b08644f4
-def _chunk(x, chunk): return chunk or (2**26 if x.is_cuda else 2**18)
+# %% ../../nbs/2_attention/16_losses.ipynb #e758b5bd
+def _chunk(x, chunk): return chunk or (2**26 if x.is_cuda else 2**20)
 
-def _tau(inv_tau, u_jd): return inv_tau if isinstance(inv_tau, Tensor) else torch.tensor(float(inv_tau), dtype=u_jd.dtype, device=u_jd.device)
+def _tau(inv_tau, u_jd): return inv_tau if isinstance(inv_tau, Tensor) else torch.tensor(float(inv_tau), dtype=torch.promote_types(u_jd.dtype, torch.float32), device=u_jd.device)
 
 # %% ../../nbs/2_attention/16_losses.ipynb #88e81b7a
 def catalogue_loss(u_jd:Float[Tensor, 'j d'],   # user vectors
@@ -227,7 +227,7 @@ def draws(group_j:Tensor, # rows of one group compete
     def count(x): _, inverse, n = x.unique(dim=0, return_inverse=True, return_counts=True); return n[inverse]
     return count(group_j[:, None]) - count(torch.stack([group_j, sample_j], 1))
 
-# %% ../../nbs/2_attention/16_losses.ipynb #5cd8aa29
+# %% ../../nbs/2_attention/16_losses.ipynb #189e67f1
 def in_batch_loss(u_jd:Float[Tensor, 'j d'],   # user vectors
                   v_vd:Float[Tensor, 'v d'],   # vectors of items; row j belongs to row j when `target_j` is None
                   item_j:Int[Tensor, 'j'],     # value of the positive, equal values collide; -1 = no positive
@@ -251,4 +251,4 @@ def in_batch_loss(u_jd:Float[Tensor, 'j d'],   # user vectors
     blocks = row_blocks(rows[weight > 0], max(1, len(j)), chunk) if cross_position else group_blocks(group, weight > 0, chunk)
     rivals = Rivals(blocks, len(j), item, item, sample, sample, None if log_q_v is None else log_q_v[at],
                     None if log_q_v is None else draws(group, sample).clamp_min(1).to(log_q_v.dtype).log())
-    return FusedNCE.apply(u_jd[j], F.embedding(at, v_vd), _tau(inv_tau, u_jd), rows, weight, rivals, zero_logit)
+    return FusedNCE.apply(u_jd if len(j) == len(u_jd) else u_jd[j], F.embedding(at, v_vd), _tau(inv_tau, u_jd), rows, weight, rivals, zero_logit)
