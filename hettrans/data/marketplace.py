@@ -277,7 +277,7 @@ PART_KIND = np.array([kind for _, kind in PARTS])
 PLAN_0 = [r for r, _ in PARTS].index('plans')
 ACTION_SHARE = np.array([[.60, .22, .18]] * 3 + [[.40, .25, .35], [.15, .15, .70], [.40, .30, .30], [.60, .22, .18], [.30, .40, .30]])   # per reason
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #431c4c65
+# %% ../../nbs/1_data/02_marketplace.ipynb #2d4874cc
 @dataclass
 class Moment:
     "What the rules see: a user at the moment before a behaviour; arrays over cases c"
@@ -296,7 +296,6 @@ class Moment:
     recent: np.ndarray         # the items before the last one [c, BACK], -1 = none
     past: np.ndarray           # every item seen so far, once [c, t], -1 = nothing
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #84ea0532
 def last_where(which_ct):
     "Last place in each row where `which_ct` holds, -1 = nowhere"
     if not which_ct.shape[1]: return np.full(len(which_ct), -1)
@@ -564,7 +563,7 @@ def mixture(
 
 Market.oracle, Market.redraw, Market.mixture = oracle, redraw, mixture
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #11f95257
+# %% ../../nbs/1_data/02_marketplace.ipynb #aa5c306e
 def tables_of(log, items, users):
     "Interactions and truth as tables, by user and position"
     u, t = np.nonzero(log.item_ut >= 0)
@@ -591,5 +590,9 @@ def simulate(
     users, taste = make_users(config, causes, user_rng)
     waves = config.end - (np.linspace(2.2, .2, WAVES) * 86400).astype(np.int64)
     world = causes, taste, make_shelves(causes)
-    log = live(config, world, waves, life_rng)
+    log = live(config, world, waves, life_rng)                                     # longest histories first: shuffle the users
+    order = life_rng.permutation(config.users)
+    log = Log(**{f.name: getattr(log, f.name)[order] for f in fields(Log)})
+    world = causes, {k: x[order] for k, x in taste.items()}, world[2]
+    users = users.iloc[order].reset_index(drop=True).assign(user_id=users.user_id)
     return Market(config, items, users, *tables_of(log, items, users), log, world, waves)
