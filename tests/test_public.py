@@ -1,0 +1,218 @@
+"Importers of public datasets on small files in the true format, and on the real ones where they are there"
+import gzip, json, os, random
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+from hettrans.data.dataset import check_dataset, describe, open_dataset, tie_share
+from hettrans.data.public import import_public, k_core, parse_line, PUBLIC
+from hettrans.data.schema import InputError
+
+DATA = Path(os.environ.get('HETTRANS_DATA', Path(__file__).parents[2] / 'shared' / 'data'))
+def real(name):
+    if not (DATA / name).is_dir(): pytest.skip('data not found')
+    return DATA / name
+
+def put(path, text, encoding='utf-8'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(encoding)) if path.suffix == '.gz' else text.encode(encoding))
+
+def run(name, src, dst, **kw):
+    "Import, and check what must hold for every import"
+    report = import_public(name, src, dst, progress=False, **kw)
+    assert check_dataset(dst) == []
+    ds = open_dataset(dst)
+    log = ds.interactions
+    assert report.read == len(log) + sum(report.dropped.values()), 'a behaviour was dropped without being counted'
+    assert set(ds.items.item_id) == set(log.item_id), 'the catalogue is the items with a behaviour'
+    assert (log.groupby('user_id').timestamp.diff().dropna() >= 0).all() and (log.groupby('user_id').position.diff().dropna() == 1).all()
+    assert (Path(dst) / 'import.txt').read_text() == f'{report}\n'
+    return ds, report
+
+# Amazon -----------------------------------------------------------------------------------------
+N_USERS, N_ITEMS = 12, 9
+def reviews(year, seed=0):
+    "A log of one generation: lines, and the (user, item, seconds, stars) they stand for"
+    r = random.Random(seed); rows = [(f'U{r.randrange(N_USERS)}', f'B{r.randrange(N_ITEMS)}', 86400 * r.randrange(15000, 15100), float(r.randrange(1, 6))) for _ in range(150)]
+    rows = list(dict(((u, i, t), (u, i, t, s)) for u, i, t, s in reversed(rows)).values())[::-1]
+    if year == 2023: lines = [dict(rating=s, title='t', text='x', images=[], asin=i + 'v', parent_asin=i, user_id=u, timestamp=t * 1000, helpful_vote=0, verified_purchase=True) for u, i, t, s in rows]
+    else: lines = [dict(reviewerID=u, asin=i, reviewerName='n', helpful=[0, 0], reviewText='\u00e9 "x"', overall=s, summary='s', unixReviewTime=t, reviewTime='x') for u, i, t, s in rows]
+    return '\n'.join(map(json.dumps, lines)) + '\n', rows
+
+def metadata(year):
+    items = [dict(asin=f'B{i}', title=f"Item {i}'s \u00e9", brand=f'b{i % 3}', price=1.5 + i, path=['Beauty', f'top{i % 2}', f'leaf{i}']) for i in range(N_ITEMS + 3)]
+    if year == 2014: return '\n'.join(repr(dict(asin=d['asin'], title=d['title'], price=d['price'], brand=d['brand'], salesRank={'Beauty': 3}, categories=[d['path'], ['Beauty']])) for d in items)
+    if year == 2018: return '\n'.join(json.dumps(dict(category=d['path'], title=d['title'], brand=d['brand'], price=f"${d['price']:.2f}", asin=d['asin'], details={}, feature=[])) for d in items)
+    return '\n'.join(json.dumps(dict(main_category='All Beauty', title=d['title'], store=d['brand'], price=d['price'], categories=d['path'], details={'Size': '1'}, parent_asin=d['asin'], average_rating=4.9, rating_number=7)) for d in items)
+
+FILES = {2014: ('reviews_Beauty_5.json.gz', 'meta_Beauty.json.gz'), 2018: ('All_Beauty_5.json.gz', 'meta_All_Beauty.json.gz'), 2023: ('All_Beauty.jsonl', 'meta_All_Beauty.jsonl.gz')}
+def amazon(folder, year, text=None, meta=True):
+    put(folder / FILES[year][0], reviews(year)[0] if text is None else text)
+    if meta: put(folder / FILES[year][1], metadata(year))
+    return folder
+
+@pytest.mark.parametrize('year', FILES)
+def test_amazon_keeps_every_review(tmp_path, year):
+    ds, report = run('amazon-beauty', amazon(tmp_path / 'src', year), tmp_path / 'dst')
+    rows = reviews(year)[1]
+    got = sorted(zip(ds.interactions.user_id, ds.interactions.item_id, ds.interactions.timestamp, ds.interactions.rating))
+    assert got == sorted(rows) and ds.name == 'amazon-beauty'
+    b0 = ds.items.set_index('item_id').loc['B1']
+    assert (b0.title, b0.brand, b0.price, b0.category_top, b0.category_leaf) == ("Item 1's \u00e9", 'b1', 2.5, 'top1', 'top1 > leaf1')
+    assert not {'average_rating', 'rating_number'} & set(ds.items.columns)
+
+def test_amazon_generations_agree(tmp_path):
+    a, b, c = (run('amazon', amazon(tmp_path / str(y), y), tmp_path / f'd{y}')[0] for y in FILES)
+    for other in (b, c):
+        for t in a.tables: pd.testing.assert_frame_equal(a.tables[t], other.tables[t])
+
+def test_amazon_counts_what_it_drops(tmp_path):
+    text, rows = reviews(2018)
+    text += text.splitlines()[0] + '\n' + '{"reviewerID": "U1"\n' + '{"asin": "B1", "overall": 1.0, "unixReviewTime": 5}\n' + '{"reviewerID": "U1", "asin": "B1", "unixReviewTime": "soon"}\n'
+    ds, report = run('amazon', amazon(tmp_path / 'src', 2018, text), tmp_path / 'dst')
+    assert sorted(report.dropped.values()) == [1, 3] and len(ds.interactions) == len(rows)
+    assert f'the first unreadable line of All_Beauty_5.json.gz is {len(rows) + 2}' in str(report)
+
+def test_amazon_without_metadata(tmp_path):
+    ds, report = run('amazon', amazon(tmp_path / 'src', 2023, meta=False), tmp_path / 'dst')
+    assert ds.schema.tables['items'].features == {} and 'no metadata' in str(report)
+
+def test_metadata_is_never_run(tmp_path):
+    flag = tmp_path / 'owned'
+    src = amazon(tmp_path / 'src', 2014, meta=False)
+    put(src / 'meta_Beauty.json.gz', metadata(2014) + f"\n__import__('pathlib').Path({str(flag)!r}).touch()\n{{'asin': __import__('pathlib').Path({str(flag)!r}).touch()}}\n" + '(' * 5000 + '\n')
+    ds, report = run('amazon', src, tmp_path / 'dst')
+    assert not flag.exists() and '3 unreadable lines' in str(report)
+
+@pytest.mark.parametrize('bad', ['two', 'none', 'cut', 'zip', 'absent', 'latin'])
+def test_amazon_bad_source(tmp_path, bad):
+    src = amazon(tmp_path / 'src', 2014)
+    f = src / FILES[2014][0]
+    if bad == 'two': put(src / 'reviews_Toys.json.gz', 'x')
+    if bad == 'none': f.unlink()
+    if bad == 'cut': f.write_bytes(f.read_bytes()[:-30])
+    if bad == 'latin': put(f, '{"reviewerID": "\u00e9"}\n', 'latin-1')
+    if bad == 'zip': src = tmp_path / 'a.zip'; src.write_bytes(b'x')
+    if bad == 'absent': src = tmp_path / 'nowhere'
+    with pytest.raises(InputError) as e: import_public('amazon', src, tmp_path / 'dst', progress=False)
+    assert '\n' not in str(e.value) and not (tmp_path / 'dst' / 'schema.toml').exists()
+
+# k-core -----------------------------------------------------------------------------------------
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=60), st.integers(1, 5))
+def test_k_core_is_the_largest_fixed_point(pairs, k):
+    users, items = [u for u, _ in pairs], [i for _, i in pairs]
+    keep = k_core(users, items, k)
+    alive = list(range(len(pairs)))
+    while True:
+        now = [r for r in alive if sum(users[s] == users[r] for s in alive) >= k and sum(items[s] == items[r] for s in alive) >= k]
+        if now == alive: break
+        alive = now
+    assert np.flatnonzero(keep).tolist() == alive
+
+def test_core_is_applied_and_counted(tmp_path):
+    ds, report = run('amazon', amazon(tmp_path / 'src', 2014), tmp_path / 'dst', core=11)
+    assert 0 < len(ds.interactions) < len(reviews(2014)[1])
+    for c in ('user_id', 'item_id'): assert ds.interactions[c].value_counts().min() >= 11
+    assert any('11-core' in why and n > 0 for why, n in report.dropped.items())
+
+# MovieLens --------------------------------------------------------------------------------------
+def ml100k(src):
+    put(src / 'u.data', ''.join(f'{u}\t{i}\t{1 + (u + i) % 5}\t{881250000 + 7 * u - i}\n' for u in range(1, 6) for i in range(1, 5)))
+    flags = lambda *on: '|'.join('1' if g in on else '0' for g in range(19))
+    put(src / 'u.item', f'1|Toy Story (1995)|01-Jan-1995||http://a|{flags(3, 4, 5)}\n2|Mis\u00e9rables, Les (1995)|x||http://b|{flags(8)}\n3|unknown||||{flags(0)}\n4|Die xueren (1990) (1991)|||u|{flags()}\n', 'latin-1')
+    put(src / 'u.user', ''.join(f'{u}|{20 + u}|M|writer|0{u}\n' for u in range(1, 6)))
+    return src
+
+def test_movielens_100k(tmp_path):
+    ds, report = run('ml-100k', ml100k(tmp_path / 'src'), tmp_path / 'dst')
+    items = ds.items.set_index('item_id').sort_index()
+    assert items.title.tolist() == ['Toy Story', 'Mis\u00e9rables, Les', 'unknown', 'Die xueren (1990)'] and items.year.fillna('-').tolist() == ['1995', '1995', '-', '1991']
+    assert items.genres.fillna('-').tolist() == ["Animation Children's Comedy", 'Drama', 'unknown', '-']
+    assert ds.interactions[ds.interactions.user_id == '2'].item_id.tolist() == ['4', '3', '2', '1']
+    assert ds.users.age.tolist() == ['21', '22', '23', '24', '25']
+
+def test_movielens_1m(tmp_path):
+    src = tmp_path / 'src'
+    put(src / 'ratings.dat', '1::1193::5::978300760\n1::661::3::978302109\n2::1193::4::978298413\n')
+    put(src / 'movies.dat', "1193::One Flew Over the Cuckoo's Nest (1975)::Drama\n661::James and the Giant Peach (1996)::Animation|Children's|Musical\n7::Never (2000)::War\n", 'latin-1')
+    put(src / 'users.dat', '1::F::1::10::48067\n2::M::56::16::70072\n')
+    ds, report = run('movielens', src, tmp_path / 'dst')
+    assert ds.interactions.item_id.tolist() == ['1193', '661', '1193'] and ds.users.occupation.tolist() == ['10', '16']
+    assert ds.items.genres.tolist() == ['Drama', "Animation Children's Musical"] and '1 items without a behaviour left out' in str(report)
+
+@pytest.mark.parametrize('file, text, must', [('u.data', '1\t2\t3\n', ['u.data', 'line 1', '4 fields']), ('u.data', '1\t1\t3\t5\n1\t1\t3\tsoon\n', ['timestamp', 'row 2', 'soon']),
+    ('u.item', '1|Toy Story (1995)|a||b|0\n', ['u.item', 'line 1', '24 fields']), ('u.user', None, ['u.user'])])
+def test_movielens_bad(tmp_path, file, text, must):
+    src = ml100k(tmp_path / 'src')
+    if text is None: (src / file).unlink()
+    else: put(src / file, text)
+    with pytest.raises(InputError) as e: import_public('ml-100k', src, tmp_path / 'dst', progress=False)
+    assert all(m in str(e.value) for m in must) and '\n' not in str(e.value)
+
+# RecBole ----------------------------------------------------------------------------------------
+def test_recbole(tmp_path):
+    src = tmp_path / 'src'
+    put(src / 'x.inter', 'user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t5\t3\t881250949.7\n2\t5\t\t891717742000\n')
+    put(src / 'x.item', 'item_id:token\tname:token_seq\tyear:token\tvec:float_seq\n5\tA B\t\t0.5 1\n6\tC\t1990\t1 2\n')
+    ds, report = run('recbole', src, tmp_path / 'dst')
+    assert ds.schema.tables['items'].features == dict(name='text', year='categorical', vec='vector') and ds.items.vec[0].tolist() == [0.5, 1]
+    assert ds.interactions.timestamp.tolist() == [881250949, 891717742] and np.isnan(ds.interactions.rating[1]) and ds.items.year.isna().all()
+
+@pytest.mark.parametrize('text, must', [('', 'empty'), ('user_id:token\titem_id:token\n1\t2\n', 'no column of the time'), ('user_id\titem_id:token\n', 'NAME:TYPE'),
+    ('user_id:token\titem_id:token\ttimestamp:float\n1\t2\n', 'line 2'), ('user_id:token\titem_id:token\ttimestamp:float\n1\t2\tx\n', 'row 1'),
+    ('user_id:token\titem_id:token\ttimestamp:float\n', 'no behaviour')])
+def test_recbole_bad(tmp_path, text, must):
+    put(tmp_path / 'x.inter', text)
+    with pytest.raises(InputError, match=must) as e: import_public('recbole', tmp_path, tmp_path / 'dst', progress=False)
+    assert '\n' not in str(e.value)
+
+# Online Retail ----------------------------------------------------------------------------------
+HEAD = 'InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n'
+ROWS = '''536365,85123A,WHITE \u00a3 HOLDER,6,12/1/2010 8:26,2.55,17850,United Kingdom
+536365,71053,"LANTERN, WHITE",6,12/1/2010 8:26,3.39,17850,United Kingdom
+C536379,71053,"LANTERN, WHITE",-1,12/1/2010 9:41,3.39,17850,United Kingdom
+536370,POST,POSTAGE,3,12/1/2010 8:45,18,12583,France
+536371,71053,"LANTERN, WHITE",2,12/13/2010 8:45,3.75,12583,France
+536372,85123a,WHITE \u00a3 HOLDER,2,1/2/2011 8:45,9,12583,France
+536414,22139,,56,12/1/2010 11:52,0,,United Kingdom
+536415,22139,X,56,12/1/2010 11:52,0,17850,United Kingdom
+'''
+@pytest.mark.parametrize('encoding, iso', [('utf-8', False), ('cp1252', False), ('utf-8-sig', True)])
+def test_online_retail(tmp_path, encoding, iso):
+    text = HEAD + ROWS
+    if iso:
+        import re
+        text = re.sub(r'(\d+)/(\d+)/(\d{4}) (\d+):(\d+)', lambda m: f'{m[3]}-{int(m[1]):02}-{int(m[2]):02} {int(m[4]):02}:{m[5]}:00', text).replace('17850,', '17850.0,')
+    put(tmp_path / 'src' / 'Online Retail.csv', text, encoding)
+    ds, report = run('online-retail', tmp_path / 'src', tmp_path / 'dst')
+    assert list(report.dropped.values()) == [1, 1, 0, 1, 1] and '1 dropped: cancelled invoices' in str(report) and '1 dropped: without a customer' in str(report)
+    assert ds.items.set_index('item_id').price.to_dict() == {'71053': 3.39, '85123A': 2.55}
+    assert ds.items.set_index('item_id').title['85123A'] == 'WHITE \u00a3 HOLDER'
+    assert ds.interactions[ds.interactions.user_id == '12583'].timestamp.tolist() == [1292229900, 1293957900]
+    assert ds.interactions.price_paid.tolist() == [3.75, 9, 2.55, 3.39] and set(ds.users.user_id) == {'17850', '12583'}
+
+@pytest.mark.parametrize('change, must', [(('InvoiceDate', 'Date'), "missing column 'InvoiceDate'"), (('12/13/2010 8:45', 'soon'), "row 5: unparseable date 'soon'"), (('12/13/2010', '13/13/2010'), 'row 5: unparseable')])
+def test_online_retail_bad(tmp_path, change, must):
+    put(tmp_path / 'r.csv', (HEAD + ROWS).replace(*change))
+    with pytest.raises(InputError, match=must): import_public('online-retail', tmp_path, tmp_path / 'dst', progress=False)
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'recbole'"): import_public('recbol', tmp_path, tmp_path / 'dst')
+    assert all(callable(f) and text for f, text in PUBLIC.values())
+
+# Real files -------------------------------------------------------------------------------------
+def test_real_ml100k(tmp_path):
+    ds, report = run('recbole', real('ml-100k'), tmp_path)
+    assert len(ds.interactions) == 100_000 and len(ds.items) == 1682 and len(ds.users) == 943
+    assert ds.schema.tables['items'].features == {'movie_title': 'text', 'release_year': 'categorical', 'class': 'text'}
+    with pytest.raises(InputError, match='import them as recbole'): import_public('ml-100k', real('ml-100k'), tmp_path / 'x')
+
+def test_real_amazon_beauty():
+    ds = open_dataset(real('amazon_beauty'))
+    assert (len(ds.items), len(ds.interactions), ds.interactions.user_id.nunique()) == (12_101, 198_502, 22_363)
+    assert 0.43 <= tie_share(ds) < 0.44 and describe(ds).ties == tie_share(ds)
+    assert k_core(ds.interactions.user_id, ds.interactions.item_id, 5).all()
+
+def test_real_online_retail():
+    ds = open_dataset(real('online_retail'))
+    assert (len(ds.items), len(ds.users), len(ds.interactions)) == (3_852, 4_334, 396_261) and ds.items.item_id[0] == '1'
