@@ -5,6 +5,7 @@ PYTHON    ?= python3
 VENV      ?= .venv
 PIP_FLAGS ?=
 WORKERS   ?= 2
+LAB_FLAGS ?=
 SITE      := docs/_build/html
 
 BIN := $(VENV)/bin
@@ -37,7 +38,7 @@ help:
 	@echo "  make clean        remove what building and testing leave behind ($(VENV) and runs/ stay)"
 	@echo
 	@echo "Each makes $(VENV) first when it is not there. Variables: PYTHON=python3.12 (3.11 or later), VENV=.venv, WORKERS=2,"
-	@echo "PIP_FLAGS=... (handed to pip: on Linux the plain torch brings CUDA with it; choose another index for a CPU build)."
+	@echo "LAB_FLAGS=... (handed to JupyterLab), PIP_FLAGS=... (handed to pip: on Linux the plain torch brings CUDA with it)."
 	@echo "While one notebook is being written: make notebooks NB=nbs/2_attention/10_attention.ipynb && make check-notebooks NB=..."
 
 quickstart: core
@@ -70,7 +71,8 @@ notebooks: dev
 	@echo "Ran, cleaned and exported. Look at \`git diff nbs\` before you commit."
 
 lab: dev
-	$(BIN)/jupyter lab nbs/0_start/00_quickstart.ipynb
+	@echo "Opening JupyterLab; Ctrl-C here ends it. Figures show at once, widgets when their cell is run."
+	$(BIN)/jupyter lab $(LAB_FLAGS) nbs/0_start/00_quickstart.ipynb
 
 docs: venv
 	$(call setup,docs,docs)

@@ -3,7 +3,7 @@
 In a git checkout the result is compared with the last commit, so that a forgotten `git add` shows as well;
 elsewhere (an unpacked archive) with the files as they were before. Prints the difference and exits with 1 if there is any.
 """
-import argparse, difflib, subprocess, sys
+import argparse, difflib, re, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,10 @@ def main():
     before = None if in_git() else snapshot(paths)
     subprocess.run([Path(sys.executable).parent/tool], cwd=ROOT, check=True)
     if diff := changes(paths, before):
-        print(diff[:20_000]); print(f'\n{tool} leaves the files above different from what is committed: {cure}.'); return 1
+        head, files = diff[:6_000], re.findall(r'^(?:\+\+\+ (?:b/)?|not committed: )(?!/dev/null)(\S.*?)\s*$', diff, re.M)
+        print(head + f'\n... and {len(diff) - len(head):,} characters more' * (len(diff) > len(head)))
+        print('\nDiffer: ' + ', '.join(dict.fromkeys(files)))
+        print(f'{tool} leaves these files different from what is committed: {cure}.'); return 1
     print(f'{tool}: nothing changed'); return 0
 
 if __name__ == '__main__': sys.exit(main())

@@ -28,7 +28,7 @@ def tidy(nb):
 
 def run(p, timeout):
     nb, t = nbformat.read(p, 4), time.time()
-    Client(nb, timeout=timeout, coalesce_streams=True, kernel_name='python3', resources={'metadata': {'path': str(p.parent)}}).execute()
+    Client(nb, timeout=timeout, coalesce_streams=True, record_timing=False, kernel_name='python3', resources={'metadata': {'path': str(p.parent)}}).execute()
     nbformat.write(tidy(nb), p)
     print(f'{p.name}: {time.time()-t:.1f}s', flush=True)
 
