@@ -110,10 +110,10 @@ def test_k_core_is_the_largest_fixed_point(pairs, k):
     assert np.flatnonzero(keep).tolist() == alive
 
 def test_core_is_applied_and_counted(tmp_path):
-    ds, report = run('amazon', amazon(tmp_path / 'src', 2014), tmp_path / 'dst', core=11)
+    ds, report = run('amazon', amazon(tmp_path / 'src', 2014), tmp_path / 'dst', core=10)
     assert 0 < len(ds.interactions) < len(reviews(2014)[1])
-    for c in ('user_id', 'item_id'): assert ds.interactions[c].value_counts().min() >= 11
-    assert any('11-core' in why and n > 0 for why, n in report.dropped.items())
+    for c in ('user_id', 'item_id'): assert ds.interactions[c].value_counts().min() >= 10
+    assert any('10-core' in why and n > 0 for why, n in report.dropped.items())
 
 # MovieLens --------------------------------------------------------------------------------------
 def ml100k(src):
