@@ -95,7 +95,7 @@ def brand_names(n, rng):
     while len(names) < n: names[''.join(rng.choice(syllables, 2 + int(rng.random() < .5))).capitalize()] = 1
     return list(names)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #974a2293
+# %% ../../nbs/1_data/02_marketplace.ipynb #bd8d5a50
 def make_causes(config, rng):
     "The hidden causes of every item, as arrays of length `items`"
     n, brands = config.items, config.brands or max(8, config.items // 100)
@@ -106,7 +106,6 @@ def make_causes(config, rng):
     weight = np.exp(rng.normal(size=n) * config.popularity * np.where(wave > 0, .25, 1))          # nobody knows yet which late items will sell
     return dict(leaf=leaf, brand=brand, style=style, tier=tier, wave=wave, weight=weight)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #aa2d52f3
 def make_images(causes, rng, width=32):
     "Image vectors: a direction per style, a weaker one per leaf and per brand, and noise"
     style, leaf, brand = (rng.normal(size=(n, width)) for n in (len(STYLES), len(LEAVES), causes['brand'].max() + 1))
@@ -563,7 +562,7 @@ def mixture(
 
 Market.oracle, Market.redraw, Market.mixture = oracle, redraw, mixture
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #aa5c306e
+# %% ../../nbs/1_data/02_marketplace.ipynb #3da61b49
 def tables_of(log, items, users):
     "Interactions and truth as tables, by user and position"
     u, t = np.nonzero(log.item_ut >= 0)
@@ -582,10 +581,13 @@ def simulate(
     for dial in dials:
         if not 0 <= getattr(config, dial) <= (1 if dial in ('need', 'need_change', 'cold_share') else 1e6):
             raise ValueError(f'dial {dial} = {getattr(config, dial)} is out of range')
-    if config.items < 144 or config.items < 6 * config.behaviours or config.users < 1 or config.behaviours < 5:
-        raise ValueError('a marketplace needs a user, 5 behaviours, at least 144 items and 6 items per behaviour')
+    if config.items < 144 or config.users < 1 or config.behaviours < 5:
+        raise ValueError('a marketplace needs a user, 5 behaviours, and at least 144 items')
     world_rng, user_rng, life_rng = (np.random.default_rng([config.seed, k]) for k in range(3))
     causes = make_causes(config, world_rng)
+    there = (causes['wave'] == 0).sum()
+    if there <= 3 * config.behaviours:
+        raise ValueError(f'too few items: {there} from the start, and a history may hold {3 * config.behaviours}; lower cold_share or behaviours')
     items = make_items(causes, brand_names(causes['brand'].max() + 1, world_rng), world_rng)
     users, taste = make_users(config, causes, user_rng)
     waves = config.end - (np.linspace(2.2, .2, WAVES) * 86400).astype(np.int64)
