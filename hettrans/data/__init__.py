@@ -1,0 +1,1 @@
+"Data: schema, dataset folders, the simulated marketplace, encoding, sequences and batches"
