@@ -9,9 +9,10 @@ import csv, math, resource, subprocess, sys, time
 from pathlib import Path
 import torch
 import torch.nn.functional as F
+from hettrans.heterrec.lmp import LMPConfig, lmp_loss
 from hettrans.nn.losses import catalogue_loss, in_batch_loss, sampled_loss
 
-CASES = [('in_batch', 128, 64, 64), ('in_batch_ragged', 128, 64, 64), ('in_batch', 256, 128, 64), ('catalogue', 32, 64, 64), ('sampled', 128, 64, 64)]
+CASES = [('in_batch', 128, 64, 64), ('in_batch_ragged', 128, 64, 64), ('in_batch', 256, 128, 64), ('lmp', 128, 64, 64), ('lmp', 256, 128, 64), ('catalogue', 32, 64, 64), ('sampled', 128, 64, 64)]
 FIELDS = ['case', 'variant', 'b', 't', 'd', 'rows', 'cpu_ms', 'peak_mb', 'loss', 'torch']
 ITEMS, DRAWS, REPEATS = 12_000, 1024, 7
 
@@ -25,8 +26,30 @@ def inputs(case, b, t, d):
     target_j = (ITEMS * torch.rand(len(sample_j), generator=g)**2).long()   # popular items collide
     return unit(len(sample_j)), unit(ITEMS), target_j, position_j, sample_j, torch.tensor(20., requires_grad=True), torch.randint(ITEMS, (DRAWS,), generator=g)
 
+def ahead(target_j, sample_j, steps=3):
+    "Targets of steps 1 to `steps`: those of the following rows of the same sequence, else -1"
+    shifted = [F.pad(target_j[i:], (0, i)).where(F.pad(sample_j[i:], (0, i), value=-1) == sample_j, -1) for i in range(steps)]
+    return torch.stack(shifted, 1)
+
+def plain_lmp(u_jd, v_vd, target_j, position_j, sample_j, inv_tau, b, t):
+    "Three steps with zero logit and indicator, over padded matrices of logits"
+    pad = lambda x, fill=0: x.new_full((t, b, *x.shape[1:]), fill).index_put((position_j, sample_j), x)
+    total, before, u_tbd = 0, None, pad(u_jd)
+    for target in ahead(target_j, sample_j).T:
+        item_tb, v_tbd = pad(target, -1), pad(v_vd[target.clamp_min(0)])
+        bad = (item_tb[:, :, None] == item_tb[:, None]) | (item_tb < 0)[:, None]
+        x_tbb = u_tbd @ v_tbd.transpose(1, 2) * inv_tau
+        pos_tb = x_tbb.diagonal(dim1=1, dim2=2)
+        rivals = x_tbb.masked_fill(bad, -math.inf).logsumexp(-1)
+        loss_tb = torch.logaddexp(torch.logaddexp(rivals, pos_tb), torch.zeros_like(pos_tb)) - pos_tb
+        valid = item_tb >= 0
+        on = valid if before is None else valid & (before > torch.logaddexp(pos_tb, torch.zeros_like(pos_tb)))
+        total, before = total + loss_tb[on].sum() / valid.sum(), pos_tb.detach()
+    return total
+
 def plain(case, u_jd, v_vd, target_j, position_j, sample_j, inv_tau, drawn_n, b, t):
     "What one writes first: all logits, a mask, cross_entropy, autograd"
+    if case == 'lmp': return plain_lmp(u_jd, v_vd, target_j, position_j, sample_j, inv_tau, b, t)
     if case == 'catalogue': return F.cross_entropy(u_jd @ v_vd.T * inv_tau, target_j)
     if case == 'sampled':
         x_jn = (u_jd @ v_vd[drawn_n].T * inv_tau).masked_fill(drawn_n[None] == target_j[:, None], -math.inf)
@@ -41,6 +64,7 @@ def plain(case, u_jd, v_vd, target_j, position_j, sample_j, inv_tau, drawn_n, b,
 def fused(case, u_jd, v_vd, target_j, position_j, sample_j, inv_tau, drawn_n, b, t):
     "The same by hettrans.nn.losses"
     one_j = torch.ones_like(u_jd[:, 0])
+    if case == 'lmp': return lmp_loss(u_jd.expand(3, -1, -1), v_vd, ahead(target_j, sample_j), position_j, sample_j, inv_tau, LMPConfig())[0]
     if case == 'catalogue': return catalogue_loss(u_jd, v_vd, target_j, one_j, inv_tau)
     if case == 'sampled': return sampled_loss(u_jd, v_vd, target_j, one_j, inv_tau, drawn_n)
     return in_batch_loss(u_jd, v_vd, target_j, position_j, sample_j, one_j, inv_tau, target_j)
@@ -49,8 +73,8 @@ def measure(case, variant, b, t, d):
     "One row of the table"
     torch.set_num_threads(1)
     args, f = inputs(case, b, t, d), dict(plain=plain, fused=fused)[variant]
-    tiny = inputs('in_batch', 2, 4, d)
-    f(case, *tiny, 2, 4).backward()   # what torch allocates once is not ours
+    tiny = inputs('in_batch', 4, 4, d)
+    f(case, *tiny, 4, 4).backward()   # what torch allocates once is not ours
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
     before, times = peak(), []
     for _ in range(REPEATS):
