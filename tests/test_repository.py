@@ -58,7 +58,9 @@ def later(module, source):
             if not x.startswith('hettrans.nn.kernels') and (x not in BOOK or number(BOOK[x]) >= number(BOOK[module]))]
 
 @pytest.mark.parametrize('module', BOOK)
-def test_modules_import_only_earlier_ones(module): assert not later(module, module_file(module).read_text())
+def test_modules_import_only_earlier_ones(module):
+    wrong = later(module, module_file(module).read_text())
+    assert not wrong, '\n'.join(wrong)
 
 def test_the_order_check_sees_every_way_to_import():
     first, last = (f(BOOK, key=lambda m: number(BOOK[m])) for f in (min, max))
@@ -78,7 +80,7 @@ def tracked():
     skip = {'.venv', '.git', 'runs', '_build', '_nbs', 'vendor', '__pycache__'}
     return [f for f in ROOT.rglob('*') if f.is_file() and not skip & set(f.relative_to(ROOT).parts)]
 
-def leaks(text): return [f'{what}: {m[0]}' for what, r in LEAKS.items() for m in re.finditer(r, text)]
+def leaks(text): return [f'{what}: {text[m.start():m.end() + 40]!r}' for what, r in LEAKS.items() for m in re.finditer(r, text)]
 
 def test_nothing_tells_where_it_was_written():
     found, read = [], 0
