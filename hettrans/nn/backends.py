@@ -167,17 +167,25 @@ def attend_chunked(
     table = None if table_hg is None else table_hg.to(dtype)
     return ChunkedAttention.apply(q, k, v, bucket_btt, table, blocks).view_as(q_bhtfe).to(q_bhtfe.dtype)
 
-# %% ../../nbs/2_attention/13_fast_attention.ipynb #0bc41bb3
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #b14e892b
 @lru_cache(maxsize=1)
-def _compiled_flex():
-    from torch.nn.attention.flex_attention import flex_attention
-    return torch.compile(flex_attention, dynamic=False)
+def _compiled_flex(): return torch.compile(_flex_module().flex_attention)
+
+def _flex_module():
+    import torch.nn.attention.flex_attention as fx      # imported late: it is slow to load
+    return fx
+
+def _interpreted_flex(*args, **kw):
+    "FlexAttention as ordinary tensor operations, forward only: the debug switch of torch (without it each shape is traced first)"
+    fx = _flex_module(); before = fx._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG
+    fx._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
+    try: return fx.flex_attention(*args, **kw)
+    finally: fx._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
 
 @lru_cache(maxsize=64)
 def _block_mask(allow, tq, tk, f, device):
-    from torch.nn.attention.flex_attention import create_block_mask
     later = tk - tq
-    return create_block_mask(lambda b, h, i, j: allow(i // f + later, i % f, j // f, j % f), None, None, tq*f, tk*f, device=device)
+    return _flex_module().create_block_mask(lambda b, h, i, j: allow(i // f + later, i % f, j // f, j % f), None, None, tq*f, tk*f, device=device)
 
 @guarded
 def attend_flex(
@@ -185,21 +193,23 @@ def attend_flex(
     compiled=None, # compile the kernel: default only on CUDA (on a CPU the first call takes tens of seconds)
 ) -> Float[Tensor, "b h t f e"]:
     "`attend_loop` through FlexAttention; NotImplementedError where a gradient is asked for on a CPU"
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
     grads = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q_bhtfe, k_bhtfe, v_bhtfe, table_hg))
     if grads and q_bhtfe.device.type == 'cpu':
         raise NotImplementedError('FlexAttention has no backward pass on a CPU: use attend_chunked, or torch.no_grad()')
     b, h, tq, f, e = q_bhtfe.shape; tk = k_bhtfe.shape[2]; dev = q_bhtfe.device
     if any(c.ahead for c in plan_chunks(allow, tq, tk, f, tq, torch.device('cpu'))):
         seen = lambda b, h, i, j: allow(i // f + tk - tq, i % f, j // f, j % f) & (j // f < length_b[b])
-        mask = create_block_mask(seen, b, None, tq*f, tk*f, device=dev)
+        mask = _flex_module().create_block_mask(seen, b, None, tq*f, tk*f, device=dev)
     else: mask = _block_mask(allow, tq, tk, f, dev)     # nobody looks ahead, so padded keys are never in view
     mod = None
     if table_hg is not None:
         table = (table_hg / math.sqrt(e)).to(q_bhtfe.dtype)
         mod = lambda s, b, h, i, j: s + table[h, bucket_btt[b, i // f, j // f]]
-    flex = _compiled_flex() if (dev.type == 'cuda' if compiled is None else compiled) else flex_attention
-    return flex(*(x.flatten(2, 3).contiguous() for x in (q_bhtfe, k_bhtfe, v_bhtfe)), score_mod=mod, block_mask=mask).view_as(q_bhtfe)
+    compiled = dev.type == 'cuda' if compiled is None else compiled
+    flex = _compiled_flex() if compiled else _interpreted_flex if dev.type == 'cpu' else _flex_module().flex_attention
+    qkv = [x.flatten(2, 3).contiguous() for x in (q_bhtfe, k_bhtfe, v_bhtfe)]
+    if dev.type == 'cpu': qkv = [x.detach() for x in qkv]
+    return flex(*qkv, score_mod=mod, block_mask=mask).view_as(q_bhtfe)
 
 # %% ../../nbs/2_attention/13_fast_attention.ipynb #23698505
 BACKENDS = dict(loop=attend_loop, einsum=attend_einsum, sdpa=attend_sdpa, chunked=attend_chunked, flex=attend_flex)
