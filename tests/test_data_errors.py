@@ -82,7 +82,7 @@ BAD = {   # name: (files to change, what the line must contain)
     'column twice':            (sub('items.csv', 'title', 'brand'), ['items.csv', "'brand'", 'two columns']),
     'row too short':           (sub('users.csv', 'b,\n', 'b\n'), ['users.csv', 'row 2', 'Expected 2 columns, got 1']),
     'row too long':            (sub('users.csv', 'b,\n', 'b,1,2\n'), ['users.csv', 'row 2', 'Expected 2 columns, got 3']),
-    'csv is not UTF-8':        ({'users.csv': b'user_id,age\na,30\nb,\xe9\n'}, ['users.csv', 'UTF8']),
+    'csv is not UTF-8':        ({'users.csv': b'user_id,age\na,30\nb,\xe9\n'}, ['users.csv', 'row 2', 'UTF-8']),
     'empty file':              ({'users.csv': ''}, ['users.csv', 'mpty']),
     'empty table':             ({'users.csv': 'user_id,age\n'}, ['users.csv', 'empty table']),
     'damaged gzip':            ({'users.csv': None, 'users.csv.gz': gzip.compress(USERS.encode() * 50)[:-20]}, ['users.csv.gz', 'cannot be read']),
@@ -211,3 +211,18 @@ def test_odd_toml(tmp_path, text):
     write(tmp_path, {'schema.toml': text})
     with pytest.raises(InputError) as e: Schema.load(tmp_path / 'schema.toml')
     assert 'schema.toml' in str(e.value) and '\n' not in str(e.value)
+
+JUNK = [b'', b',', b'"', b'\n', b'\xff', b'\x00', b'nan', b'inf', b'-1', b'1e999', b'[', b']]', b'{', b'=', b'#', b'true', b'9' * 400, b"''", b'\r', b'\xef\xbb\xbf', b'[' * 3000]
+@pytest.mark.parametrize('seed', range(60))
+def test_random_damage_never_escapes(tmp_path, seed):
+    "Whatever is cut out of or written into a folder: it opens, or it is an InputError of one line"
+    rng = np.random.default_rng(seed)
+    write(tmp_path, FILES)
+    for _ in range(rng.integers(1, 4)):
+        f = tmp_path / list(FILES)[rng.integers(len(FILES))]; b = f.read_bytes()
+        i = rng.integers(len(b) + 1); j = min(len(b), i + rng.integers(0, 6))
+        f.write_bytes(b[:i] + JUNK[rng.integers(len(JUNK))] + b[j:])
+    try:
+        with warnings.catch_warnings(): warnings.simplefilter('ignore'); open_dataset(tmp_path)
+    except InputError as e: assert '\n' not in str(e) and check_dataset(tmp_path)
+    else: assert check_dataset(tmp_path) == []

@@ -4,8 +4,8 @@
 __all__ = ['ENDINGS', 'FLAGS', 'CLEAN', 'LINKS', 'BUILT_IN', 'check_tables', 'Dataset', 'from_frames', 'check_dataset',
            'open_dataset', 'tie_share', 'Description', 'describe', 'save_dataset']
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #4c50ba20
-import json, os, re, warnings
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #04af96e7
+import csv, io, json, os, re, warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -34,11 +34,13 @@ def _find(folder, table):
     if len(found) > 1: raise InputError(f"{table}: exactly one file per table, found {' and '.join(p.name for p in found)}")
     return found[0]
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #8de6abfc
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #b9e7e66c
 def _read_csv(path):
     "A CSV or CSV.gz file as a table of texts"
     with pa.input_stream(str(path), compression='gzip' if path.suffix == '.gz' else None) as f: data = f.read()
-    names = pacsv.open_csv(pa.BufferReader(data), parse_options=pacsv.ParseOptions(newlines_in_values=True)).schema.names
+    try: text = data.decode('utf-8-sig')
+    except UnicodeDecodeError as e: raise InputError(f"{path.name}, row {data.count(b'\n', 0, e.start)}: not UTF-8 text; save the file as UTF-8") from None
+    names = next(csv.reader(io.StringIO(text, newline='')), [])
     twice = [n for n in names if names.count(n) > 1]
     if twice: raise InputError(f"{path.name}, column '{twice[0]}': two columns have this name")
     kinds = pacsv.ConvertOptions(column_types={n: pa.string() for n in names}, strings_can_be_null=True, null_values=[''], quoted_strings_can_be_null=True)
@@ -47,14 +49,14 @@ def _read_csv(path):
     except pa.ArrowInvalid: table = read(False)
     return table.to_pandas()
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #b5c2ce58
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #622416c3
 def _read(path):
     "A table as a data frame; raises `InputError` for a file that cannot be read"
     try:
         if path.name.endswith('.parquet'): return pq.ParquetFile(path).read().to_pandas(ignore_metadata=True, integer_object_nulls=True)
         return _read_csv(path)
     except InputError: raise
-    except (pa.ArrowException, OSError, ValueError, EOFError) as e:
+    except (pa.ArrowException, OSError, ValueError, EOFError, csv.Error) as e:
         why = re.sub(r'CSV parse error: Row #(\d+)', lambda m: f'row {int(m[1]) - 1}', ' '.join(str(e).split()))
         raise InputError(f"{path.name}: cannot be read as {'Parquet' if path.suffix == '.parquet' else 'CSV'} ({why[:150]})") from None
 
@@ -78,9 +80,9 @@ def _as_key(col, say):
     say(out.isna(), 'missing key')
     return out
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #754c65ef
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #a4467c7d
 def _parse(text):
-    "Texts as float64, NaN for what is no number: Arrow's parser if all are numbers (twenty times faster), else pandas'"
+    "Texts as float64, NaN for what is no number: Arrow's parser if all are numbers (far faster), else pandas'"
     try: return pd.Series(pa.array(text, pa.string(), from_pandas=True).cast(pa.float64()).to_numpy(zero_copy_only=False), text.index)
     except pa.ArrowInvalid: return pd.to_numeric(text, errors='coerce').astype('float64')
 
@@ -135,7 +137,7 @@ def _as_flag(col, say):
     say(out.isna() & text.notna(), '{} where 0 or 1 belongs')
     return out
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #662330b8
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #f23f8d6a
 def _to_list(v):
     "A vector of a cell, or None if it is none"
     if isinstance(v, str):
@@ -148,6 +150,7 @@ def _to_list(v):
     try: return x.astype(np.float64)
     except (ValueError, TypeError, OverflowError): return None
 
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #f009be68
 def _as_vector(col, say):
     "float32 arrays of one width, None for missing"
     missing = col.isna().to_numpy() | np.array([isinstance(v, str) and not v.strip() for v in col], bool)
