@@ -34,12 +34,14 @@ def _find(folder, table):
     if len(found) > 1: raise InputError(f"{table}: exactly one file per table, found {' and '.join(p.name for p in found)}")
     return found[0]
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #b9e7e66c
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #0a52d26d
 def _read_csv(path):
     "A CSV or CSV.gz file as a table of texts"
     with pa.input_stream(str(path), compression='gzip' if path.suffix == '.gz' else None) as f: data = f.read()
     try: text = data.decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise InputError(f"{path.name}, row {data.count(b'\n', 0, e.start)}: not UTF-8 text; save the file as UTF-8") from None
+    except UnicodeDecodeError as e:
+        row = data.count(b'\n', 0, e.start)
+        raise InputError(f'{path.name}, row {row}: not UTF-8 text; save the file as UTF-8') from None
     names = next(csv.reader(io.StringIO(text, newline='')), [])
     twice = [n for n in names if names.count(n) > 1]
     if twice: raise InputError(f"{path.name}, column '{twice[0]}': two columns have this name")
