@@ -29,13 +29,14 @@ class Mask:
         "Draw the flattened mask; colours say which pattern of the paper a pair is"
         return draw_allowed(self, t, f, length, ax)
 
-# %% ../../nbs/2_attention/11_masks.ipynb #83e9b2f6
+# %% ../../nbs/2_attention/11_masks.ipynb #88d6bc42
 PATTERNS = {1: 'within the same item', 2: 'same feature across items', 3: 'different features across items'}
 
 def pattern(query_item, query_token, key_item, key_token):
     "Which of the paper's three patterns a pair is: 1 within an item, 2 same feature across items, 3 different features across items"
     return 1 + (query_item != key_item) * (1 + (query_token != key_token))
 
+# %% ../../nbs/2_attention/11_masks.ipynb #0e350041
 def patterns_read(allow, t, f, length=None) -> Int[Tensor, "s s"]:
     "For all pairs of flattened tokens: 0 = forbidden or padding, else the pattern"
     item, token = torch.arange(t*f) // f, torch.arange(t*f) % f
@@ -43,6 +44,7 @@ def patterns_read(allow, t, f, length=None) -> Int[Tensor, "s s"]:
     allowed = allowed_items(allow, t, t, f).reshape(t*f, t*f) & here & here[:, None]
     return pattern(item[:, None], token[:, None], item, token) * allowed
 
+# %% ../../nbs/2_attention/11_masks.ipynb #165c871f
 def draw_allowed(allow, t=4, f=2, length=None, ax=None):
     "Draw what a predicate allows, coloured by pattern"
     import matplotlib.pyplot as plt
@@ -54,30 +56,34 @@ def draw_allowed(allow, t=4, f=2, length=None, ax=None):
            xticks=[i*f + (f - 1)/2 for i in range(t)], yticks=[i*f + (f - 1)/2 for i in range(t)], xticklabels=range(t), yticklabels=range(t))
     return ax
 
-# %% ../../nbs/2_attention/11_masks.ipynb #403be508
+# %% ../../nbs/2_attention/11_masks.ipynb #07e63f2d
 @Mask
 def allow_item_block(query_item, query_token, key_item, key_token):
     "Own item whole and all earlier items: $q_i \\ge k_i$ (our reading of HeterRec Eq. 3)"
     return query_item >= key_item
 
+# %% ../../nbs/2_attention/11_masks.ipynb #fe5af6e9
 @Mask
 def allow_token(query_item, query_token, key_item, key_token):
     "The plain triangle over flattened tokens: $q_i f + q_f \\ge k_i f + k_f$"
     return (query_item > key_item) | ((query_item == key_item) & (query_token >= key_token))
 
+# %% ../../nbs/2_attention/11_masks.ipynb #f2f08c27
 @Mask
 def allow_past_items(query_item, query_token, key_item, key_token):
     "The token itself and all tokens of earlier items: $q_i > k_i$ or $(q_i, q_f) = (k_i, k_f)$"
     return (query_item > key_item) | ((query_item == key_item) & (query_token == key_token))
 
+# %% ../../nbs/2_attention/11_masks.ipynb #02d718c2
 @Mask
 def allow_all(query_item, query_token, key_item, key_token):
     "Every token of the sequence, the future too: $\\top$ (for sets and for encoders of the past)"
     return query_item == query_item
 
+# %% ../../nbs/2_attention/11_masks.ipynb #5ef80016
 MASKS = {'item-block': allow_item_block, 'token': allow_token, 'past-items': allow_past_items, 'all': allow_all}
 
-# %% ../../nbs/2_attention/11_masks.ipynb #6f340c64
+# %% ../../nbs/2_attention/11_masks.ipynb #0efe831f
 def gradient_reach(
     allow,                # predicate
     t=4,                  # items
@@ -94,6 +100,7 @@ def gradient_reach(
     grads = [torch.autograd.grad((o[0, 0, i] * up_tfe[i]).sum(), x_bhtfe, retain_graph=True)[0][0, 0] for i in range(t)]
     return torch.stack([(g != 0).flatten(1).any(-1) for g in grads])
 
+# %% ../../nbs/2_attention/11_masks.ipynb #0827d7a8
 def leaks(allow, t=4, f=2, **kw) -> list[tuple[int, int]]:
     "Pairs `(i, j)` with `j > i` such that the output at item `i` moves with item `j`: must be empty for a causal mask"
     return [tuple(p) for p in gradient_reach(allow, t, f, **kw).triu(1).nonzero().tolist()]
