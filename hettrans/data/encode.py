@@ -343,7 +343,7 @@ def matrix_of(column, name, width=None)->np.ndarray:
     x[~np.isfinite(x).all(1)] = np.nan
     return x
 
-# %% ../../nbs/1_data/07_encode.ipynb #21f6c3d0
+# %% ../../nbs/1_data/07_encode.ipynb #3fb4310a
 @dataclass
 class Multimodal:
     "A column of texts or vectors to tokens"
@@ -373,7 +373,9 @@ class Multimodal:
         if there.any(): out[there] = self.tokenizer.codes(x[there])
         return torch.from_numpy(out)
 
-    def explain(self, value, code): return self.tokenizer.explain(value, code)
+    def explain(self, value, code):
+        if self.reader is not None and not any(code): return 'missing, or no known word'
+        return self.tokenizer.explain(value, code)
 
 # %% ../../nbs/1_data/07_encode.ipynb #503dce3a
 def fit_coder(
@@ -489,7 +491,7 @@ def unpack(x, arrays):
     if 'array' in x: return arrays[x['array']]
     return CODERS[x['class']](**{k: unpack(v, arrays) for k, v in x.items() if k != 'class'})
 
-# %% ../../nbs/1_data/07_encode.ipynb #df2b4ce3
+# %% ../../nbs/1_data/07_encode.ipynb #3e43b623
 def save(self:Encoder,
     folder,    # gets encoder.json and encoder.safetensors
 ):
@@ -503,7 +505,8 @@ def load(cls, folder):
     meta, arrays = read_state(folder, 'encoder')
     try:
         self = cls([unpack(f, arrays) for f in meta['features']], EncodeConfig(**meta['config']))
-        return self if self.tokens else None
+        if not self.tokens: raise ValueError('no features')
+        return self
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise InputError(f'{folder}/encoder.json: damaged, or from another version ({type(e).__name__}: {e})') from None
 

