@@ -77,7 +77,7 @@ class Blocks(NamedTuple):
         cells = max(((c.stop - c.first)*(c.key_stop - c.key_first) for c in self.plan), default=0)
         return like.new_empty(cells * self.f**2 * self.nb * self.nh)
 
-# %% ../../nbs/2_attention/13_fast_attention.ipynb #78a57242
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #a65e685e
 def write_bias(s_bhnfm, c, f, bucket_btt, table_hg):
     "Write the bias of a chunk into the score buffer, each pair of items over its f x f pairs of tokens"
     b, h, n, _, m = s_bhnfm.shape
@@ -85,6 +85,7 @@ def write_bias(s_bhnfm, c, f, bucket_btt, table_hg):
     if f > 1: bias = bias.unsqueeze(-1).expand(b, h, n, m // f, f).reshape(b, h, n, m)
     s_bhnfm.copy_(bias.unsqueeze(3).expand(b, h, n, f, m))
 
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #4f518ecc
 def block_weights(buf, q_gse, k_gse, c, blocks, bs, hs, bucket_btt, table_hg) -> Float[Tensor, "g n m"]:
     "Attention weights of one chunk for one group, in `buf`; `table_hg` is already divided by sqrt(e)"
     nb, nh, f, scale = bs.stop - bs.start, hs.stop - hs.start, blocks.f, 1 / math.sqrt(blocks.e)
@@ -101,7 +102,7 @@ def block_weights(buf, q_gse, k_gse, c, blocks, bs, hs, bucket_btt, table_hg) ->
     torch.ops.aten._softmax.out(s, -1, False, out=s)
     return s if idle is None else s.masked_fill_(idle, 0.)
 
-# %% ../../nbs/2_attention/13_fast_attention.ipynb #822c8ca7
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #d1521756
 class ChunkedAttention(torch.autograd.Function):
     "Attention over flattened tokens `[b*h, t*f, e]` in blocks; keeps only its inputs"
     @staticmethod
@@ -133,6 +134,7 @@ class ChunkedAttention(torch.autograd.Function):
             dk[g, cols].add_(torch.bmm(ds.transpose(1, 2), q[g, rows]), alpha=scale)
         return dq, dk, dv, None, None if dtable is None else dtable.mul_(scale), None
 
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #3958f0f9
 def add_table_grad(dtable_hg, ds_gnm, bucket_btt, f):
     "Add the gradient of the scores of a block to the buckets that its pairs of items looked up"
     (b, n, m), h = bucket_btt.shape, len(dtable_hg)
@@ -140,12 +142,13 @@ def add_table_grad(dtable_hg, ds_gnm, bucket_btt, f):
     d = d.sum(3).view(b, h, n*m, f).sum(-1) if f > 1 else d.reshape(b, h, n*m)
     dtable_hg.index_add_(1, bucket_btt.reshape(-1), d.transpose(0, 1).reshape(h, -1))
 
-# %% ../../nbs/2_attention/13_fast_attention.ipynb #ba25e06b
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #7d0a63d0
 def group_sizes(b, h, cells, budget) -> tuple[int, int]:
     "Sequences and heads in one group so that it holds about `budget` scores; several sequences only with all heads"
     if cells*h <= budget: return max(1, min(b, budget // (cells*h))), h
     return 1, max(n for n in range(1, h + 1) if h % n == 0 and (n == 1 or cells*n <= budget))
 
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #7ae6e86b
 @guarded
 def attend_chunked(
     q_bhtfe, k_bhtfe, v_bhtfe, allow, length_b, bucket_btt=None, table_hg=None, # as in `attend_loop`
@@ -167,7 +170,7 @@ def attend_chunked(
     table = None if table_hg is None else table_hg.to(dtype)
     return ChunkedAttention.apply(q, k, v, bucket_btt, table, blocks).view_as(q_bhtfe).to(q_bhtfe.dtype)
 
-# %% ../../nbs/2_attention/13_fast_attention.ipynb #b14e892b
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #86e35e3f
 @lru_cache(maxsize=1)
 def _compiled_flex(): return torch.compile(_flex_module().flex_attention)
 
@@ -182,11 +185,13 @@ def _interpreted_flex(*args, **kw):
     try: return fx.flex_attention(*args, **kw)
     finally: fx._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
 
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #65cb36a6
 @lru_cache(maxsize=64)
 def _block_mask(allow, tq, tk, f, device):
     later = tk - tq
     return _flex_module().create_block_mask(lambda b, h, i, j: allow(i // f + later, i % f, j // f, j % f), None, None, tq*f, tk*f, device=device)
 
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #1417febf
 @guarded
 def attend_flex(
     q_bhtfe, k_bhtfe, v_bhtfe, allow, length_b, bucket_btt=None, table_hg=None, # as in `attend_loop`
@@ -211,7 +216,7 @@ def attend_flex(
     if dev.type == 'cpu': qkv = [x.detach() for x in qkv]
     return flex(*qkv, score_mod=mod, block_mask=mask).view_as(q_bhtfe)
 
-# %% ../../nbs/2_attention/13_fast_attention.ipynb #23698505
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #44753be5
 BACKENDS = dict(loop=attend_loop, einsum=attend_einsum, sdpa=attend_sdpa, chunked=attend_chunked, flex=attend_flex)
 
 def choose_backend(
@@ -227,6 +232,7 @@ def choose_backend(
     if kind == 'cuda' and t*f >= 256 and e >= 16: return 'flex'
     return 'sdpa' if b*h*(t*f)**2 <= 2**28 else 'chunked'
 
+# %% ../../nbs/2_attention/13_fast_attention.ipynb #de772576
 def attend(
     q_bhtfe, k_bhtfe, v_bhtfe, allow, length_b, bucket_btt=None, table_hg=None, # as in `attend_loop`
     backend='auto', # a name from BACKENDS, or 'auto': $HETTRANS_ATTENTION, else `choose_backend`
