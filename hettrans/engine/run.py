@@ -11,6 +11,7 @@ from hettrans import __version__
 from hettrans.data.batches import SequenceBatch, SequenceData, length_batches, shuffled_ties, train_batch, windows
 from hettrans.data.dataset import Dataset, open_dataset, save_dataset
 from hettrans.data.encode import EncodeConfig, Encoder
+from hettrans.data.neighbours import NeighbourConfig, neighbour_token
 from hettrans.data.schema import InputError
 from hettrans.data.sequences import Cases, Split, sort_behaviours, split_behaviours, tied_share
 from hettrans.engine.loop import TrainConfig, choose_device, read_tensors, seed_everything, train
@@ -70,7 +71,7 @@ def cast_field(cls, name:str, value):
 def configure(name:str, fields:dict)->dict:
     "Sort `field=value` pairs into the configurations that own them: model, train, encode, protocol"
     import difflib
-    classes = dict(model=load_class(model_entry(name), 'config'), train=TrainConfig, encode=EncodeConfig, protocol=Protocol)
+    classes = dict(model=load_class(model_entry(name), 'config'), train=TrainConfig, encode=EncodeConfig, neighbours=NeighbourConfig, protocol=Protocol)
     owner = {f.name: part for part, cls in classes.items() for f in dataclasses.fields(cls)}
     chosen = {part: {} for part in classes}
     for k, v in fields.items():
@@ -99,6 +100,16 @@ def fit_encoder(ds:Dataset, split:Split, config:EncodeConfig)->Encoder:
     t = ds.schema.tables
     return Encoder.fit(ds.items, t['items'], split.train_items, ds.interactions.iloc[split.log.row_j[split.train_rows]], t['interactions'], config)
 
+def catalogue_codes(encoder:Encoder, ds:Dataset, split:Split, config:dict)->tuple[list, dict]:
+    "Tokens of the model and codes of the whole catalogue: the encoder's, and the neighbours of training when asked for"
+    tokens, codes = list(encoder.tokens), encoder.encode_items(ds.items)
+    codes['.count'] = torch.from_numpy(np.bincount(split.log.item_j[split.train_rows], minlength=len(ds.items)).astype(np.float32))
+    if not config['neighbours'].neighbours: return tokens, codes
+    if tokens[0].name != ds.schema.tables['items'].roles['key']: raise InputError('neighbours need the item id as a feature (use_id)')
+    spec, more = neighbour_token(split, codes[tokens[0].name], tokens[0].rows, config['neighbours'])
+    items = sum(t.side == 'item' for t in tokens)
+    return tokens[:items] + [spec] + tokens[items:], codes | more
+
 class Scorer:
     "Scores of the whole catalogue for histories, from any model"
     def __init__(self, model, catalogue:dict|None, data:SequenceData, batch:int=256):
@@ -119,7 +130,7 @@ class Scorer:
     @property
     def items_vd(self)->torch.Tensor:
         if getattr(self, '_items', None) is None:
-            with torch.inference_mode(): self._items = torch.cat([self.model.item_vectors({k: v[i:i + 4096] for k, v in self.catalogue.items()}) for i in range(0, len(next(iter(self.catalogue.values()))), 4096)]).float()
+            with torch.inference_mode(): self._items = torch.cat([self.model.item_vectors({k: v[i:i + 4096] for k, v in self.catalogue.items()}) for i in range(0, len(self.catalogue['.count']), 4096)]).float()
         return self._items
 
 def judge(scorer:Scorer, cases:Cases, keep_seen:bool=False, intervals:bool=True)->dict:
@@ -134,11 +145,11 @@ def judge(scorer:Scorer, cases:Cases, keep_seen:bool=False, intervals:bool=True)
 
 class Run:
     "A trained model with everything that serving needs: encoder, catalogue, histories, protocol"
-    def __init__(self, path:Path, name:str, model, encoder:Encoder|None, ds:Dataset, split:Split, config:dict, metrics:dict|None=None, device='cpu'):
+    def __init__(self, path:Path, name:str, model, ds:Dataset, split:Split, config:dict, encoder:Encoder|None=None, codes:dict|None=None, metrics:dict|None=None, device='cpu'):
         self.path, self.name, self.model, self.encoder, self.ds, self.split, self.config, self.metrics = path, name, model, encoder, ds, split, config, metrics or {}
         self.trained = isinstance(model, torch.nn.Module)
         move = lambda codes: {k: v.to(device) for k, v in codes.items()}
-        self.catalogue = move(encoder.encode_items(ds.items)) if self.trained else None
+        self.catalogue = move(codes) if self.trained else None
         extra = encoder.encode_behaviours(ds.interactions.iloc[split.log.row_j]) if self.trained else {}
         p, m = config['protocol'], config['model']
         self.data = SequenceData(split.log, extra, getattr(m, 'max_len', 256), p.request_time)
@@ -198,7 +209,8 @@ class Run:
             raise InputError(f"history row {i + 1}: item {keys[i]!r} is not in the catalogue and brings no features to read it by" + (f' ({len(bare)} such rows)' if len(bare) > 1 else ''))
         new = df.loc[lost].reindex(columns=[key, *self.ds.schema.tables['items'].features]).assign(**{key: keys[lost].to_numpy()})
         rows[lost] = len(self.keys) + np.arange(len(lost))
-        return rows, self.encoder.encode_items(new)
+        new = self.encoder.encode_items(new)
+        return rows, {k: new[k] if k in new else v.new_zeros(len(lost), *v.shape[1:]) for k, v in self.catalogue.items()}
 
     def _times(self, df:pd.DataFrame, column:str)->np.ndarray:
         "Seconds of each behaviour; without a time column they follow each other by a day, the last at the end of the log"
@@ -227,7 +239,7 @@ def flat_config(config:dict)->dict: return {part: asdict(c) for part, c in confi
 
 def save_run(run:Run):
     "Everything but the weights, which the training loop has written"
-    (run.path/'config.json').write_text(json.dumps(dict(format=FORMAT, hettrans=__version__, model=run.name, **flat_config(run.config)), indent=1))
+    (run.path/'config.json').write_text(json.dumps(dict(format=FORMAT, hettrans=__version__, name=run.name, config=flat_config(run.config)), indent=1))
     save_dataset(run.ds, run.path/'data')
     if run.encoder: run.encoder.save(run.path)
 
@@ -260,12 +272,12 @@ def prepare_folder(out:Path, model:str, config:dict, resume:bool):
     file = out/'config.json'
     if out.exists() and not out.is_dir(): raise InputError(f'{out}: not a folder')
     if resume and file.exists():
-        old = json.loads(file.read_text())
+        saved = read_config(out); old = saved['config']
+        if saved['name'] != model: raise InputError(f"{file}: holds a {saved['name']} run, not {model}")
         new = json.loads(json.dumps(flat_config(config)))
         for part, fields in new.items():
             for k, v in fields.items():
                 if k not in ('device',) and old.get(part, {}).get(k) != v: raise InputError(f'{file}: {k} was {old.get(part, {}).get(k)!r} and is now {v!r}; resume with the same settings, or choose another folder')
-        if old.get('model') != model: raise InputError(f"{file}: holds a {old.get('model')} run, not {model}")
     elif file.exists(): raise InputError(f'{out}: holds a run already; choose another folder, or --resume')
     elif out.exists() and any(out.iterdir()): raise InputError(f'{out}: is not empty and not a run')
     out.mkdir(parents=True, exist_ok=True)
@@ -273,7 +285,7 @@ def prepare_folder(out:Path, model:str, config:dict, resume:bool):
 def fit_counted(entry:Entry, name:str, ds:Dataset, out:Path, split:Split, config:dict)->Run:
     "A model that only counts"
     model = load_class(entry)(config['model']).fit(split, ds.items, ds.schema)
-    run = Run(out, name, model, None, ds, split, config)
+    run = Run(out, name, model, ds, split, config)
     save_run(run); model.save(out)
     return run
 
@@ -281,9 +293,9 @@ def fit_trained(entry:Entry, name:str, ds:Dataset, out:Path, split:Split, config
     "A model with a gradient"
     t, p = config['train'], config['protocol']
     encoder = fit_encoder(ds, split, config['encode'])
-    model = load_class(entry)(config['model'], encoder.tokens)
-    device = choose_device(t.device)
-    run = Run(out, name, model, encoder, ds, split, config, device=device)
+    tokens, codes = catalogue_codes(encoder, ds, split, config)
+    model, device = load_class(entry)(config['model'], tokens), choose_device(t.device)
+    run = Run(out, name, model.to(device), ds, split, config, encoder, codes, device=device)
     save_run(run)
     loss = load_class(entry, 'loss')
     steps = getattr(config['model'], 'steps', 1)
@@ -298,27 +310,35 @@ def fit_trained(entry:Entry, name:str, ds:Dataset, out:Path, split:Split, config
         return judge(run.scorer, split.valid, p.keep_seen, intervals=False)
     summary = train(model, epoch_batches, loss_of, validate, t, out, resume, bar, dict(model=name))
     run.scorer._items = None
-    (out/'training.json').write_text(json.dumps(summary, indent=1))
+    (out/'training.json').write_text(json.dumps(vars(summary), indent=1))
     return run
 
-def load_run(path, device:str='cpu')->Run:
-    "Open a run folder: config, data, encoder, weights, metrics"
-    path = Path(path)
+def read_config(path:Path)->dict:
+    "config.json of a run folder"
     file = path/'config.json'
     if not file.exists(): raise InputError(f'{path}: not a run folder (config.json is missing)')
     try: saved = json.loads(file.read_text())
     except ValueError as e: raise InputError(f'{file}: not valid JSON ({e})') from None
-    if saved.get('format') != FORMAT: raise InputError(f"{file}: written in format {saved.get('format')} by hettrans {saved.get('hettrans')}, and this is {__version__} with format {FORMAT}")
-    name = saved['model']
-    config = configure(name, {k: v for part in ('model', 'train', 'encode', 'protocol') for k, v in saved[part].items()})
+    if not isinstance(saved, dict) or saved.get('format') != FORMAT:
+        made = saved if isinstance(saved, dict) else {}
+        raise InputError(f"{file}: written in format {made.get('format')} by hettrans {made.get('hettrans')}, and this is {__version__} with format {FORMAT}")
+    return saved
+
+def load_run(path, device:str='cpu')->Run:
+    "Open a run folder: config, data, encoder, weights, metrics"
+    path = Path(path)
+    saved = read_config(path)
+    name = saved['name']
+    config = configure(name, {k: v for fields in saved['config'].values() for k, v in fields.items()})
     ds = open_dataset(path/'data')
     split = make_split(ds, config['protocol'])
     entry, metrics = model_entry(name), json.loads((path/'metrics.json').read_text()) if (path/'metrics.json').exists() else {}
-    if not entry.loss: return Run(path, name, load_class(entry).load(path, config['model']), None, ds, split, config, metrics)
+    if not entry.loss: return Run(path, name, load_class(entry).load(path, config['model']), ds, split, config, metrics=metrics)
     encoder = Encoder.load(path)
-    model = load_class(entry)(config['model'], encoder.tokens)
+    tokens, codes = catalogue_codes(encoder, ds, split, config)
+    model = load_class(entry)(config['model'], tokens)
     weights, _ = read_tensors(path/'weights.safetensors')
     try: model.load_state_dict(weights)
     except RuntimeError as e: raise InputError(f"{path/'weights.safetensors'}: does not fit the configuration ({str(e).splitlines()[-1].strip()})") from None
     dev = choose_device(device)
-    return Run(path, name, model.to(dev).eval(), encoder, ds, split, config, metrics, dev)
+    return Run(path, name, model.to(dev).eval(), ds, split, config, encoder, codes, metrics, dev)

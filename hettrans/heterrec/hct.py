@@ -14,7 +14,7 @@ class HCT(nn.Module):
         heads:int,                 # attention heads
         token_layers:int,          # N1
         item_layers:int,           # N2
-        mask:str='item_block',     # who reads whom between tokens, a name of `MASKS`
+        mask:str='item-block',     # who reads whom between tokens, a name of `MASKS`
         fuse:str='concat',         # tokens of a behaviour to one vector
         **block,                   # ffn, dropout, norm, n_buckets, shared_bias, time_gap, rotary of `CausalBlock`
     ):
@@ -23,6 +23,11 @@ class HCT(nn.Module):
         self.token_stack = CausalStack(token_layers, d, heads, **block)
         self.fuse = Fuse(f, d, fuse)
         self.item_stack = CausalStack(item_layers, d, heads, **block)
+    def shrink(self, scale:float):
+        "Scale the last matrix of every sublayer: near zero, the stack passes its input through"
+        with torch.no_grad():
+            for block in [*self.token_stack.blocks, *self.item_stack.blocks]:
+                for w in (block.attention.w_o, block.feed_forward[-1]): w.weight.mul_(scale)
     def forward(self, x_jfd:Tensor, layout, buckets=None, backend:str='auto')->tuple[Tensor, Tensor]:
         h_jfd = self.token_stack(x_jfd, layout, self.allow, buckets, backend)
         u_j1d = self.item_stack(self.fuse(h_jfd)[:, None], layout, allow_token, buckets, backend)

@@ -22,9 +22,11 @@ class HeterRecConfig:
     ffn: int = 4                 # hidden width of the feed-forward layer, in multiples of d
     dropout: float = .1          # on block outputs
     input_dropout: float = .1    # on the tokens of the history
-    mask: str = 'item_block'     # between tokens: 'item_block', 'token', 'past_items'
+    mask: str = 'item-block'     # between tokens: 'item-block', 'token', 'past-items'
     norm: str = 'post'           # 'post' (Eq. 7) or 'pre'
     slot: bool = False           # learned feature-slot embedding
+    id_scale: float = 1.         # length of an id token at the start; other tokens start at 1
+    out_scale: float = 1.        # of the last matrix of every sublayer at the start; small: the history is read as it is at first
     position: str = 'none'       # item position: 'none', 'learned', 'rotary'
     max_len: int = 256           # T: behaviours of a history
     time_gap: bool = True        # the bias of Eq. 2
@@ -67,7 +69,7 @@ class HeterRec(nn.Module):
         c = self.config = config
         f, f_item = len(tokens), sum(t.side == 'item' for t in tokens)
         block = dict(ffn=c.ffn, dropout=c.dropout, norm=c.norm, n_buckets=c.gap_buckets, shared_bias=c.shared_gap, time_gap=c.time_gap, rotary=c.position == 'rotary')
-        self.htfl = HTFL(tokens, c.d, c.slot, c.max_len if c.position == 'learned' else 0)
+        self.htfl = HTFL(tokens, c.d, c.slot, c.id_scale, c.max_len if c.position == 'learned' else 0)
         self.mix = None if c.htfl else Fuse(f, c.d, c.fuse)
         layers = (c.token_layers, c.item_layers) if c.hct else (c.token_layers + c.item_layers, 0)
         self.hct = HCT(f if c.htfl else 1, c.d, c.heads, *layers, mask=c.mask, fuse=c.fuse, **block)
@@ -75,6 +77,7 @@ class HeterRec(nn.Module):
         self.dropout = nn.Dropout(c.input_dropout)
         self.step_heads = nn.ModuleList([nn.Linear(c.d, c.d, bias=False) for _ in range(c.steps)])
         self.token_heads = nn.ModuleList([nn.Linear(c.d, c.d, bias=False) for _ in range(c.steps)]) if c.token_weight else None
+        if c.out_scale != 1: self.hct.shrink(c.out_scale)
         self.log_inv_tau = nn.Parameter(torch.tensor(-math.log(c.tau)), requires_grad=c.learn_tau)
 
     def forward(self, batch, catalogue:dict[str, Tensor])->HeterRecOutput:
@@ -120,7 +123,7 @@ def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[s
     "Listwise multi-step loss on items and, weighted, on every feature token (HeterRec Eq. 12)"
     c, n = model.config, len(next(iter(catalogue.values())))
     rows_c = candidate_rows(batch.targets, n, c)
-    codes = {k: catalogue[k][rows_c] for k in model.htfl.item.names}
+    codes = model.htfl.item.take(catalogue, rows_c)
     v_cd, t_cfd = model.towers(codes)
     targets = index_in(rows_c, batch.targets, n)
     layout = Layout.make(batch.offsets)
@@ -136,3 +139,9 @@ def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[s
         token, _ = lmp_loss(steps(model.token_heads, output.token_jfd[:, s]), model.unit(t_cfd[first, s]), t, **place, inv_tau=model.inv_tau, config=c.lmp)
         loss = loss + c.token_weight*token
     return loss
+
+PRESETS = dict(
+    paper=dict(epochs=30, batch=128),
+    small=dict(negatives='sampled', n_sampled=4096, zero_logit=False, steps=1, token_weight=0., d=256, norm='pre', fuse='sum', tower_fuse='sum', tower_mlp=False,
+        htfl=False, ffn=1, dropout=.5, input_dropout=.5, id_scale=.5, out_scale=.1, tau=.07, time_gap=False, position='learned',
+        multimodal='raw', text_dim=768, neighbours=20, batch=256, lr=3e-3, epochs=20, shuffle_ties=True))

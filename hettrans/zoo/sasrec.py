@@ -37,12 +37,12 @@ class SASRec(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         self.stack = CausalStack(c.layers, c.d, c.heads, ffn=c.ffn, dropout=c.dropout, norm=c.norm, time_gap=False)
         self.log_inv_tau = nn.Parameter(torch.tensor(-math.log(c.tau)), requires_grad=c.normalise)
-    def vectors(self, codes:dict[str, Tensor])->Tensor: return self.embed({k: codes[k] for k in self.embed.names}).sum(1)
+    def vectors(self, codes:dict[str, Tensor])->Tensor: return self.embed(codes).sum(1)
     def unit(self, x:Tensor)->Tensor: return F.normalize(x, dim=-1) if self.config.normalise else x
     def forward(self, batch, catalogue:dict[str, Tensor])->Tensor:
         "Packed histories to the vector after each behaviour, `[j, d]`"
         layout = Layout.make(batch.offsets)
-        x_jd = self.vectors({k: catalogue[k][batch.items] for k in self.embed.names}) + self.position_td[layout.positions]
+        x_jd = self.vectors(self.embed.take(catalogue, batch.items)) + self.position_td[layout.positions]
         return self.stack(self.dropout(x_jd)[:, None], layout, allow_token)[:, 0]
     def item_vectors(self, codes:dict[str, Tensor])->Tensor: return self.unit(self.vectors(codes))
     def user_vectors(self, batch, catalogue:dict[str, Tensor])->Tensor: return self.unit(self(batch, catalogue)[batch.offsets[1:] - 1])
