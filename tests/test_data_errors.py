@@ -203,6 +203,8 @@ def test_truth_belongs_to_its_folder(tmp_path):
     ds = open_dataset('marketplace', users=20, items=200, seed=3); save_dataset(ds, tmp_path)
     again = open_dataset(tmp_path)
     pd.testing.assert_frame_equal(again.truth.interactions, ds.truth.interactions)
+    old = pd.read_parquet(tmp_path / 'interactions.parquet'); old.iloc[1:].to_parquet(tmp_path / 'interactions.parquet')
+    with pytest.raises(InputError, match='does not belong to these tables'): open_dataset(tmp_path).truth
     (tmp_path / 'truth.toml').write_text('users = 5\n')
     with pytest.raises(InputError, match='truth.toml'): open_dataset(tmp_path).truth
 

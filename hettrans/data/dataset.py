@@ -291,7 +291,7 @@ def _all_schema_problems(folder):
     try: return schema_problems(read_toml(folder / 'schema.toml'))
     except InputError as e: return [str(e)]
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #ea0d9426
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #737e55e4
 BUILT_IN = ('marketplace',)
 
 def check_dataset(
@@ -314,9 +314,9 @@ def open_dataset(
     folder = Path(name_or_folder)
     for t in ROLES:
         if t not in schema.tables and any((folder / f'{t}{e}').exists() for e in ENDINGS): warnings.warn(f'{folder}: schema.toml has no [{t}], its file is not read')
-    return Dataset(schema, tables, folder, _later(folder) if (folder / 'truth.toml').is_file() else None)
+    return Dataset(schema, tables, folder, _later(folder, tables) if (folder / 'truth.toml').is_file() else None)
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #140ecf37
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #e12079bf
 def _marketplace(dials):
     "Simulate the built-in dataset"
     from hettrans.data.marketplace import MarketConfig, simulate, SCHEMA
@@ -329,12 +329,17 @@ def _marketplace(dials):
     except ValueError as e: raise InputError(f'marketplace: {e}') from None
     return from_frames(SCHEMA, {t: getattr(market, t) for t in ('items', 'users', 'interactions')}, market)
 
-def _later(folder):
+def _later(folder, tables):
     "A function that makes the world of a written marketplace again"
     def make():
         from hettrans.data.marketplace import from_toml, simulate
-        try: return simulate(from_toml((folder / 'truth.toml').read_text('utf-8')))
+        try: market = simulate(from_toml((folder / 'truth.toml').read_text('utf-8')))
         except (ValueError, TypeError, OSError) as e: raise InputError(f'{folder}: truth.toml cannot be used: {e}') from None
+        for t, key in (('items', 'item_id'), ('interactions', 'item_id'), ('interactions', 'user_id')):
+            have, made = tables[t].get(key), getattr(market, t)[key]
+            if have is None or not np.array_equal(have.to_numpy().astype(str), made.to_numpy().astype(str)):
+                raise InputError(f"{folder}: truth.toml does not belong to these tables: column '{key}' of {t} differs from the simulation")
+        return market
     return make
 
 # %% ../../nbs/1_data/04_dataset_folders.ipynb #b1f9b9f3
