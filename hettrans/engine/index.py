@@ -148,9 +148,10 @@ class FaissIndex:
         "Write the index in faiss's own format"
         load_faiss().write_index(self.index, str(path))
 
-# %% ../../nbs/3_engine/21_index.ipynb #445b1475
+# %% ../../nbs/3_engine/21_index.ipynb #910570a8
 KINDS = ('exact', 'ivf', 'hnsw')
 
+# %% ../../nbs/3_engine/21_index.ipynb #e0d9b867
 def build_index(
     vectors,         # item vectors, [v, d]
     kind='exact',    # 'exact', 'ivf' or 'hnsw'
@@ -162,7 +163,7 @@ def build_index(
     if not len(items_vd): raise InputError('items: an index needs at least one vector')
     return ExactIndex(items_vd) if kind == 'exact' else FaissIndex(make_faiss(items_vd.numpy(), kind, **dials), kind)
 
-# %% ../../nbs/3_engine/21_index.ipynb #983d3ddf
+# %% ../../nbs/3_engine/21_index.ipynb #31b36c06
 def load_index(path):
     "Read an index that `save` wrote"
     path = Path(path)
@@ -174,16 +175,18 @@ def load_index(path):
     try: return ExactIndex(load_file(str(path))['items_vd'])
     except (SafetensorError, KeyError, OSError): raise InputError(f'{path}: not an index, or damaged') from None
 
+# %% ../../nbs/3_engine/21_index.ipynb #ad9f9a89
 def _load_faiss(path, kind):
     try: return FaissIndex(load_faiss().read_index(str(path)), kind)
     except RuntimeError: raise InputError(f'{path}: not an index, or damaged') from None
 
-# %% ../../nbs/3_engine/21_index.ipynb #06611c6d
+# %% ../../nbs/3_engine/21_index.ipynb #98cb8341
 def index_recall(found_bk, true_bk):
     "Share of the true rows that were found"
     hit = (found_bk[:, :, None] == true_bk[:, None, :]) & (true_bk >= 0)[:, None, :]
     return float(hit.any(1).sum()/(true_bk >= 0).sum())
 
+# %% ../../nbs/3_engine/21_index.ipynb #aa1b4622
 def recall_speed(
     items_vd, query_bd,
     settings,              # list of dicts: what to give to `build_index`; probes and ef do not build anew

@@ -105,9 +105,10 @@ def check_targets(shape, targets, off):
     key = np.repeat(np.arange(c), np.diff(off))*v + targets
     if len(np.unique(key)) < len(key): raise InputError(f'{len(key) - len(np.unique(key))} targets occur twice in a case')
 
-# %% ../../nbs/3_engine/20_metrics.ipynb #20d77695
+# %% ../../nbs/3_engine/20_metrics.ipynb #73fd6f46
 AT = (5, 10, 20, 50, 100, 200)
 
+# %% ../../nbs/3_engine/20_metrics.ipynb #d7258c8b
 def case_values(
     ranks,     # rank of every target, from 1
     owner,     # case of every target
@@ -125,7 +126,7 @@ def case_values(
     best = np.full(len(cases), np.inf); np.minimum.at(best, c, ranks)
     return cases, out | dict(mrr=1/best)
 
-# %% ../../nbs/3_engine/20_metrics.ipynb #b7467be0
+# %% ../../nbs/3_engine/20_metrics.ipynb #ca17ecc4
 def bootstrap_means(
     values_cm,         # metric m of case c
     resamples=1000,    # number of draws
@@ -139,6 +140,7 @@ def bootstrap_means(
         out.append(np.bincount(drawn.ravel(), minlength=k*n).reshape(k, n) @ values_cm/n)
     return np.concatenate(out)
 
+# %% ../../nbs/3_engine/20_metrics.ipynb #ac634254
 def bootstrap_interval(values_cm, resamples=1000, seed=0, level=.95):
     "Lower and upper end of the middle `level` of the bootstrap means, one per metric"
     return np.quantile(bootstrap_means(values_cm, resamples, seed), [(1 - level)/2, (1 + level)/2], axis=0)
