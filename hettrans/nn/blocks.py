@@ -21,7 +21,7 @@ def layout_buckets(
     "Gap buckets of each rectangle of a layout (HeterRec Eq. 2)"
     return [gap_buckets(q, t, n_buckets) for q, t in zip(layout.pad(query_times_j), layout.pad(times_j))]
 
-# %% ../../nbs/2_attention/14_blocks.ipynb #ec630add
+# %% ../../nbs/2_attention/14_blocks.ipynb #4299acc1
 class Rotary(nn.Module):
     "Turns pairs of numbers in queries and keys by angles that grow with the item index"
     def __init__(self,
@@ -37,7 +37,7 @@ class Rotary(nn.Module):
         return tuple(x[layout.positions][:, None, None] for x in (angle_tp.cos(), angle_tp.sin()))
     def forward(self, x_jfhe:Float[Tensor, "j f h e"], cos:Tensor, sin:Tensor) -> Float[Tensor, "j f h e"]:
         x, y = x_jfhe.chunk(2, -1)
-        return torch.cat([x*cos - y*sin, x*sin + y*cos], -1)
+        return torch.cat([x*cos - y*sin, x*sin + y*cos], -1).to(x_jfhe.dtype)
 
 # %% ../../nbs/2_attention/14_blocks.ipynb #9f6b97e2
 class MultiHeadAttention(nn.Module):

@@ -12,22 +12,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .backends import attend
 
-# %% ../../nbs/2_attention/15_jagged.ipynb #6874d4d0
+# %% ../../nbs/2_attention/15_jagged.ipynb #c4c1ddf8
 def sequence_of_row(offsets:Int[Tensor, "b+1"]) -> Int[Tensor, "j"]:
     "Which sequence each packed row belongs to"
     return torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
 
+# %% ../../nbs/2_attention/15_jagged.ipynb #eff72b8e
 def positions(offsets:Int[Tensor, "b+1"]) -> Int[Tensor, "j"]:
     "Index of each packed row within its own sequence, from 0"
     return torch.arange(int(offsets[-1]), device=offsets.device) - torch.repeat_interleave(offsets[:-1], offsets.diff())
 
+# %% ../../nbs/2_attention/15_jagged.ipynb #3e7ac3d7
 def last_rows(offsets:Int[Tensor, "b+1"]) -> Int[Tensor, "b"]:
     "The last packed row of each sequence; ValueError for an empty sequence, which has none"
     empty = (offsets.diff() == 0).nonzero().flatten().tolist()
     if empty: raise ValueError(f'sequence {empty[0]} of the batch is empty and has no last row')
     return offsets[1:] - 1
 
-# %% ../../nbs/2_attention/15_jagged.ipynb #62637126
+# %% ../../nbs/2_attention/15_jagged.ipynb #cf6716ed
 def to_padded(
     x_j:Tensor,                  # packed rows, `[j, ...]`
     offsets:Int[Tensor, "b+1"],  # sequence `b` owns rows `offsets[b]:offsets[b+1]`
@@ -38,6 +40,7 @@ def to_padded(
     out = x_j.new_full((len(length_b), int(length_b.max()) if len(length_b) else 0, *x_j.shape[1:]), pad_value)
     return out.index_put((sequence_of_row(offsets), positions(offsets)), x_j)
 
+# %% ../../nbs/2_attention/15_jagged.ipynb #6825c5f8
 def to_jagged(
     x_bt:Tensor,                 # a rectangle `[b, t, ...]`
     length_b:Int[Tensor, "b"],   # real rows of each sequence
@@ -63,7 +66,7 @@ def group_lengths(
     while k: groups.append(order[before[cut[k]]:before[k]]); k = cut[k]
     return groups[::-1]
 
-# %% ../../nbs/2_attention/15_jagged.ipynb #c6b0b01e
+# %% ../../nbs/2_attention/15_jagged.ipynb #ea30bdec
 class _Pad(torch.autograd.Function):
     "Packed rows to padded cells; as each row is read once, the gradient is the gather back"
     @staticmethod
@@ -73,6 +76,7 @@ class _Pad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_p): return _Unpad.apply(grad_p, ctx.layout), None
 
+# %% ../../nbs/2_attention/15_jagged.ipynb #c7554e51
 class _Unpad(torch.autograd.Function):
     "Padded cells to packed rows: the transpose of `_Pad`"
     @staticmethod
@@ -140,7 +144,7 @@ class Layout:
     @property
     def least_area(self) -> int: return int((self.lengths**2).sum())
 
-# %% ../../nbs/2_attention/15_jagged.ipynb #c814819b
+# %% ../../nbs/2_attention/15_jagged.ipynb #ed744efc
 def attend_jagged(
     q_jfhe:Float[Tensor, "j f h e"],  # packed queries: row, token of the item, head, width of a head
     k_jfhe:Float[Tensor, "j f h e"],  # packed keys
@@ -152,6 +156,7 @@ def attend_jagged(
     backend:str='auto',               # how the rectangles are computed, see notebook 13
 ) -> Float[Tensor, "j f h e"]:
     "Attention within each sequence of a packed batch (HeterRec Eq. 1)"
+    if table_hg is not None and buckets is None: raise ValueError('a bias table needs the gap buckets of each rectangle: layout_buckets(...)')
     if not layout.rectangles: return v_jfhe
     split = lambda x: [z.permute(0, 3, 1, 2, 4) for z in layout.pad(x)]
     buckets = buckets if table_hg is not None else [None]*len(layout.rectangles)
