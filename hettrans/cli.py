@@ -36,15 +36,14 @@ def cards(run, table)->str:
 
 def oracle_metrics(ds, split, keep_seen:bool=False)->dict:
     "What the simulator's own probabilities reach on the test cases"
-    from hettrans.data.sequences import Cases
-    from hettrans.engine.run import judge_scores
-    return judge_scores(split.log, split.test, lambda cases: ds.truth.oracle_scores(*oracle_place(ds, split, cases)), keep_seen)
-
-def oracle_place(ds, split, cases):
-    "Rows of the simulator's users, and positions in their lives"
+    import numpy as np
     import pandas as pd
+    from hettrans.engine.evaluate import judge
     users = pd.Index(ds.truth.users[ds.schema.tables['users'].roles['key']].astype(str))
-    return users.get_indexer(split.log.user_keys[cases.user_c]), cases.end_c - split.log.offsets[cases.user_c]
+    cases, log = split.test, split.log
+    user_c, position_c = users.get_indexer(log.user_keys[cases.user_c]), cases.end_c - log.offsets[cases.user_c]
+    parts = np.array_split(np.arange(len(cases)), max(1, len(cases)//256))
+    return judge(((c, ds.truth.oracle_scores(user_c[c], position_c[c])) for c in parts), cases, log.item_j, keep_seen)
 
 def quickstart(a):
     from hettrans.data.dataset import open_dataset
@@ -66,26 +65,24 @@ def quickstart(a):
     say('\nThe oracle ranks by the true probabilities of the simulator: nobody can do better on average.')
     for user in run.split.log.user_keys[run.split.test.user_c[[0, len(run.split.test)//2, -1]]]:
         history = ds.interactions[ds.interactions[ds.schema.tables['interactions'].roles['user']] == user].tail(3)
-        shown = ds.items.set_index(run.place).loc[history[ds.schema.tables['interactions'].roles['item']]]
+        shown = ds.items.set_index(run.keys).loc[history[ds.schema.tables['interactions'].roles['item']]]
         say(f'\nUser {user}, the last three behaviours:')
         for _, r in shown.reset_index(drop=True).assign(rank=0, score=0).iterrows(): say('   - ' + card(r, ds.schema.tables['items'].features))
         say('HeterRec recommends:'); say(cards(run, run.recommend(user, 5)))
     say(f"\nNext: `make lab` opens the book; `hettrans recommend {Path(a.out)/'heterrec'} --user {user}` asks again.")
 
 def data_ls(a):
-    from hettrans.data.public import IMPORTERS
+    from hettrans.data.public import PUBLIC
     say('built in:  marketplace   a simulated shop whose truth is known (hettrans data make marketplace DIR)')
-    for k, f in IMPORTERS.items(): say(f"import:    {k:<16} {(f.__doc__ or '').splitlines()[0]}")
+    for k, (_, what) in PUBLIC.items(): say(f'import:    {k:<13} {what}')
 
 def data_check(a):
     from hettrans.data.dataset import check_dataset, describe, open_dataset
-    from hettrans.data.sequences import sort_behaviours, tied_share
     problems = check_dataset(a.folder)
     for p in problems: say(p)
     if problems: say(f'{len(problems)} problem' + 's'*(len(problems) > 1)); return 2
     ds = open_dataset(a.folder)
-    say(describe(ds).to_string(index=False))
-    if ds.interactions is not None: say(f'{tied_share(sort_behaviours(ds)):.1%} of the users have their last behaviour at the same time as the one before; ties = shuffle tells what that is worth')
+    say(describe(ds))
     say(f'{a.folder}: a sound dataset folder')
 
 def data_make(a):
@@ -97,7 +94,7 @@ def data_make(a):
 
 def data_import(a):
     from hettrans.data.public import import_public
-    import_public(a.name, a.source, a.folder)
+    say(import_public(a.name, a.source, a.folder, core=a.core))
     say(f'{a.folder}: written; hettrans data check {a.folder} describes it')
 
 def train(a):
@@ -133,21 +130,18 @@ def read_history(path:str):
     return [l.strip() for l in text.splitlines() if l.strip()]
 
 def models(a):
-    from hettrans.engine.run import MODELS, load_class, model_entry
+    import inspect, re
+    from hettrans.engine.registry import MODELS, model_entry, owners
     if not a.model:
         for k, e in MODELS.items(): say(f'{k:<12} {e.paper}')
         return say('\nhettrans models NAME lists the fields of its configuration')
-    e = model_entry(a.model)
-    import inspect, re
-    from hettrans.data.encode import EncodeConfig
-    from hettrans.engine.loop import TrainConfig
-    from hettrans.engine.run import Protocol
-    for title, cls in (('model', load_class(e, 'config')), *((('training', TrainConfig), ('encoder', EncodeConfig)) if e.loss else ()), ('protocol', Protocol)):
+    entry = model_entry(a.model)
+    for part, cls in owners(a.model).items():
+        if not entry.loss and part in ('train', 'encode', 'neighbours'): continue
         notes = dict(re.findall(r'^\s+(\w+)\s*:[^#\n]*#\s*(.*)$', inspect.getsource(cls), re.M))
-        say(f'{title}:')
+        say(f'{part}:')
         for f in dataclasses.fields(cls): say(f'  {f.name:<16} {f.default!r:<16} {notes.get(f.name, "")}')
-    if e.presets:
-        for k, v in load_class(e, 'presets').items(): say(f'preset {k}: ' + (', '.join(f'{x}={y}' for x, y in v.items()) or 'the defaults'))
+    for k, v in entry.load('presets').items(): say(f'preset {k}: ' + (', '.join(f'{x}={y}' for x, y in v.items()) or 'the defaults'))
 
 def parser()->argparse.ArgumentParser:
     "All commands with their help"
@@ -172,7 +166,7 @@ def parser()->argparse.ArgumentParser:
     q = add(d, 'check', data_check, 'check a dataset folder: every problem with file, column, row and count'); q.add_argument('folder')
     q = add(d, 'make', data_make, 'write the built-in marketplace as a dataset folder'); q.add_argument('name', help='marketplace'); q.add_argument('folder')
     q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--seed', type=int, default=0); q.add_argument('--set', nargs='+', metavar='DIAL=VALUE', help='dials of the simulator')
-    q = add(d, 'import', data_import, 'turn a public dataset into a dataset folder'); q.add_argument('name', help='one of `hettrans data ls`'); q.add_argument('source', help='folder or file with the original data'); q.add_argument('folder')
+    q = add(d, 'import', data_import, 'turn a public dataset into a dataset folder'); q.add_argument('name', help='one of `hettrans data ls`'); q.add_argument('source', help='folder or file with the original data'); q.add_argument('folder'); q.add_argument('--core', type=int, default=0, metavar='K', help='keep users and items with at least K behaviours each')
     q = add(sub, 'train', train, 'train a model by name and judge it on the test split')
     q.add_argument('model', help='one of `hettrans models`'); q.add_argument('--data', required=True, help="a dataset folder, or 'marketplace'"); q.add_argument('--out', required=True, help='folder of the run')
     q.add_argument('--epochs', type=int); q.add_argument('--preset', default='auto', help="'paper', 'small', or 'auto': small for catalogues of up to 100,000 items"); q.add_argument('--seed', type=int, default=0)

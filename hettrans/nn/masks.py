@@ -81,7 +81,7 @@ def allow_all(query_item, query_token, key_item, key_token):
     return query_item == query_item
 
 # %% ../../nbs/2_attention/11_masks.ipynb #5ef80016
-MASKS = {'item-block': allow_item_block, 'token': allow_token, 'past-items': allow_past_items, 'all': allow_all}
+MASKS = {'item_block': allow_item_block, 'token': allow_token, 'past_items': allow_past_items, 'all': allow_all}
 
 # %% ../../nbs/2_attention/11_masks.ipynb #0efe831f
 def gradient_reach(
