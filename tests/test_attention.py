@@ -88,7 +88,7 @@ def test_rubbish_in_padding_leaks_neither_into_values_nor_gradients(name, allow)
 @pytest.mark.parametrize('name', FAST)
 @pytest.mark.parametrize('which', [1, 2])
 def test_a_broken_token_reaches_exactly_its_readers(name, which):
-    allow = MASKS['past-items']; qkv, length_b, bucket, table = random_case(5, b=2, t=5, f=2, e=4); length_b[:] = 5
+    allow = MASKS['past_items']; qkv, length_b, bucket, table = random_case(5, b=2, t=5, f=2, e=4); length_b[:] = 5
     qkv[which].data[0, 0, 3, 1] = math.nan
     bad = torch.isnan(FAST[name](*qkv, allow, length_b, bucket, table)).any(-1)
     reads = allowed_pairs(allow, length_b, 5, 5, 2)[0, :, :, 3, 1]
@@ -104,8 +104,8 @@ def test_masks_do_not_leak_through_any_backend(name):
 @few
 def test_shared_table_is_a_table_of_equal_rows(dims):
     qkv, length_b, bucket, table = random_case(**dims, table_rows=1); h = dims['h']
-    a = value_and_grads(attend, MASKS['item-block'], qkv, length_b, bucket, table)
-    b = value_and_grads(attend, MASKS['item-block'], qkv, length_b, bucket, table.detach().repeat(h, 1).requires_grad_())
+    a = value_and_grads(attend, MASKS['item_block'], qkv, length_b, bucket, table)
+    b = value_and_grads(attend, MASKS['item_block'], qkv, length_b, bucket, table.detach().repeat(h, 1).requires_grad_())
     assert a[4].shape == (1, dims['g']) and b[4].shape == (h, dims['g'])
     assert_close(a[4], b[4].sum(0, keepdim=True)); assert_close(a[0], b[0])
 
@@ -113,21 +113,21 @@ def test_the_bias_is_inside_the_scale_and_reaches_only_its_head():
     q = torch.zeros(1, 2, 2, 1, 4); v = torch.eye(2).view(1, 1, 2, 1, 2).repeat(1, 2, 1, 1, 2)
     bucket = torch.tensor([[[0, 0], [1, 0]]]); table = torch.tensor([[0., 2.], [0., 0.]])
     for f in FAST.values():
-        w = f(q, q, v, MASKS['item-block'], torch.tensor([2]), bucket, table)[0, :, 1, 0, 0]
+        w = f(q, q, v, MASKS['item_block'], torch.tensor([2]), bucket, table)[0, :, 1, 0, 0]
         assert_close(w, torch.tensor([1/(1 + math.exp(-2/2)), .5]))
 
 def test_nothing_of_the_size_of_all_pairs_is_kept():
     qkv, length_b, bucket, table = random_case(0, b=2, t=64, f=4, e=4, dtype=torch.float32); kept = [0]
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x): attend_chunked(*qkv, MASKS['item-block'], length_b, bucket, table)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x): attend_chunked(*qkv, MASKS['item_block'], length_b, bucket, table)
     assert max(kept) <= max(bucket.numel(), qkv[0].numel())
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_goes_in_and_comes_out(dtype):
     qkv, length_b, bucket, table = random_case(0, t=9, e=8, dtype=dtype)
-    got = value_and_grads(attend_chunked, MASKS['item-block'], qkv, length_b, bucket, table)
+    got = value_and_grads(attend_chunked, MASKS['item_block'], qkv, length_b, bucket, table)
     assert all(x.dtype == dtype for x in got)
     wide = [x.detach().float().requires_grad_() for x in (*qkv, table)]
-    assert_close(got[0].float(), attend_chunked(*wide[:3], MASKS['item-block'], length_b, bucket, wide[3]), rtol=2e-2, atol=2e-2)
+    assert_close(got[0].float(), attend_chunked(*wide[:3], MASKS['item_block'], length_b, bucket, wide[3]), rtol=2e-2, atol=2e-2)
 
 def test_choice_force_and_override(monkeypatch):
     qkv, length_b, bucket, table = random_case(0); args = (*qkv, MASKS['token'], length_b, bucket, table)
