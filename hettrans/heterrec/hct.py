@@ -26,7 +26,7 @@ class Fuse(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(f*d, d), nn.ReLU(), nn.Linear(d, d)) if how == 'concat' and f > 1 else nn.Identity()
     def forward(self, x_nfd:Float[Tensor, 'n f d'])->Float[Tensor, 'n d']: return self.mlp(self.reduce(x_nfd))
 
-# %% ../../nbs/4_heterrec/31_hct.ipynb #592ec5f4
+# %% ../../nbs/4_heterrec/31_hct.ipynb #b77be15a
 class HCT(nn.Module):
     "Tokens `[j, f, d]` of packed histories to one user vector per behaviour `[j, d]` (HeterRec 2.4)"
     def __init__(self,
@@ -44,8 +44,10 @@ class HCT(nn.Module):
         self.token_stack = CausalStack(token_layers, d, heads, **block)
         self.fuse = Fuse(f, d, fuse)
         self.item_stack = CausalStack(item_layers, d, heads, **block)
-    def shrink(self, scale:float):
-        "Scale the last matrix of every sublayer: near zero, no behaviour hears of another at first"
+    def shrink(self,
+        scale:float,               # of the last matrix of every sublayer; biases stay
+    ):
+        "Start quietly: near zero, no behaviour hears of another at first"
         with torch.no_grad():
             for block in [*self.token_stack.blocks, *self.item_stack.blocks]:
                 for w in (block.attention.w_o, block.feed_forward[-1]): w.weight.mul_(scale)
