@@ -10,7 +10,7 @@ from .encode import TokenSpec
 from .sequences import Split
 
 # %% auto #0
-__all__ = ['pair_weights', 'item_neighbours', 'NeighbourConfig', 'neighbour_token']
+__all__ = ['pair_weights', 'item_neighbours', 'NeighbourConfig', 'neighbour_token', 'own_pairs', 'leave_own_out']
 
 # %% ../../nbs/1_data/09b_neighbours.ipynb #cc29ae57
 def pair_weights(
@@ -32,7 +32,7 @@ def pair_weights(
     pair, place = np.unique(x[keep]*n_items + y[keep], return_inverse=True)
     return pair//n_items, pair % n_items, np.bincount(place, w[keep], len(pair))
 
-# %% ../../nbs/1_data/09b_neighbours.ipynb #06d64cea
+# %% ../../nbs/1_data/09b_neighbours.ipynb #e0e5644f
 def item_neighbours(
     split:Split,
     n_items:int,  # rows of the catalogue
@@ -47,7 +47,7 @@ def item_neighbours(
     near = place < n
     rows_vn, weight_vn = np.full((n_items, n), -1), np.zeros((n_items, n), np.float32)
     rows_vn[x[near], place[near]], weight_vn[x[near], place[near]] = y[near], w[near]
-    return rows_vn, weight_vn/(weight_vn.sum(1, keepdims=True) + 1)
+    return rows_vn, weight_vn
 
 # %% ../../nbs/1_data/09b_neighbours.ipynb #4877ad2c
 @dataclass(frozen=True)
@@ -68,3 +68,40 @@ def neighbour_token(
     codes_vn = torch.where(rows_vn >= 0, id_codes_v[rows_vn.clamp_min(0), 0], 0)
     spec = TokenSpec('neighbours', 'bag', id_rows, config.neighbours, 0, 'item')
     return spec, {'neighbours': codes_vn, 'neighbours.weight': torch.from_numpy(weight_vn)}
+
+# %% ../../nbs/1_data/09b_neighbours.ipynb #29d1b1d9
+def own_pairs(
+    batch,            # a training `SequenceBatch`
+    code_v:Tensor,    # code of every catalogue item's id, `[v]`
+    id_rows:int,      # rows of the id's table
+    reach:int,        # largest distance
+)->tuple[Tensor, Tensor]:
+    "Sorted keys `x*id_rows + code(y)` of the pairs in a batch's windows (inputs and last target), and their weights"
+    n, b = len(batch.items), torch.arange(len(batch), device=batch.items.device)
+    seq = torch.repeat_interleave(b, batch.offsets.diff() + 1)
+    last = batch.offsets[1:] + b
+    item = batch.items.new_empty(n + len(batch))
+    inner = torch.ones_like(item, dtype=torch.bool); inner[last] = False
+    item[inner], item[last] = batch.items, batch.targets[batch.offsets[1:] - 1, 0]
+    keys, weights = [], []
+    for s in range(1, reach + 1):
+        i = (seq[:-s] == seq[s:]).nonzero().flatten()
+        for x, y in ((item[i], item[i + s]), (item[i + s], item[i])):
+            keys.append(x*id_rows + code_v[y]); weights.append(torch.full_like(x, 1/s, dtype=torch.float32))
+    key, place = torch.unique(torch.cat(keys), return_inverse=True)
+    return key, torch.zeros(len(key), device=key.device).index_add_(0, place, torch.cat(weights))
+
+def leave_own_out(
+    catalogue:dict[str, Tensor],  # codes with the neighbours token
+    batch,                        # a training `SequenceBatch`
+    id_name:str,                  # name of the id token
+    id_rows:int,                  # rows of its table
+    reach:int,
+)->dict[str, Tensor]:
+    "The catalogue with the batch's own pairs subtracted from all bags"
+    key, weight = own_pairs(batch, catalogue[id_name][:, 0], id_rows, reach)
+    codes_vn, weight_vn = catalogue['neighbours'], catalogue['neighbours.weight']
+    mine_vn = torch.arange(len(codes_vn), device=key.device)[:, None]*id_rows + codes_vn
+    at = torch.searchsorted(key, mine_vn).clamp_max(len(key) - 1)
+    left = weight_vn - torch.where(key[at] == mine_vn, weight[at], 0.)
+    return catalogue | {'neighbours.weight': torch.where(left > 1e-4, left, 0.)}

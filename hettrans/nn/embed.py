@@ -42,9 +42,9 @@ class VectorFeature(nn.Module):
         nn.init.normal_(self.project.weight, std=scale/math.sqrt(width*d)); nn.init.zeros_(self.project.bias)
     def forward(self, vectors_nw:Tensor)->Tensor: return self.project(vectors_nw.to(self.project.weight.dtype))
 
-# %% ../../nbs/2_attention/17_embed.ipynb #bbf5d3ac
+# %% ../../nbs/2_attention/17_embed.ipynb #c66e3c45
 class BagFeature(nn.Module):
-    "A weighted bag of rows of another feature's table: `[n, m]` codes and weights to `[n, d]`"
+    "A weighted mean of rows of another feature's table: `[n, m]` codes and weights to `[n, d]`"
     def __init__(self,
         d:int,           # width of the token
         scale:float=4.,  # gain at the start: the mean of many random rows is short
@@ -52,8 +52,8 @@ class BagFeature(nn.Module):
         super().__init__()
         self.gain_d = nn.Parameter(torch.full((d,), scale))
     def forward(self, codes_nm:Tensor, weight_nm:Tensor, table:nn.Embedding)->Tensor:
-        rows = F.embedding_bag(codes_nm, table.weight, per_sample_weights=weight_nm.to(table.weight.dtype), mode='sum')
-        return self.gain_d*rows
+        share_nm = weight_nm/(weight_nm.sum(1, keepdim=True) + 1)
+        return self.gain_d*F.embedding_bag(codes_nm, table.weight, per_sample_weights=share_nm.to(table.weight.dtype), mode='sum')
 
 # %% ../../nbs/2_attention/17_embed.ipynb #d29ad3a4
 class TokenEmbedding(nn.Module):
