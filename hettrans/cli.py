@@ -1,6 +1,6 @@
 """The `hettrans` command"""
 from __future__ import annotations
-import argparse, dataclasses, json, sys, textwrap
+import argparse, dataclasses, json, os, sys, textwrap
 from pathlib import Path
 from hettrans.data.schema import InputError
 
@@ -13,6 +13,10 @@ def key_values(pairs:list[str]|None)->dict:
         if '=' not in p: raise InputError(f'--set {p}: field=value expected')
         k, v = p.split('=', 1); out[k.strip()] = v.strip()
     return out
+
+def given(**fields)->dict:
+    "The fields that were given; 0 is given, too"
+    return {k: v for k, v in fields.items() if v is not None}
 
 def metric_table(rows:dict[str, dict], names=('recall@10', 'ndcg@10', 'recall@50', 'recall@100'))->str:
     "One line per model: each metric with its 95% interval"
@@ -48,7 +52,7 @@ def oracle_metrics(ds, split, keep_seen:bool=False)->dict:
 def quickstart(a):
     from hettrans.data.dataset import open_dataset
     from hettrans.engine.run import fit, load_run
-    ds = open_dataset('marketplace', seed=a.seed, **({'users': a.users} if a.users else {}), **({'items': a.items} if a.items else {}))
+    ds = open_dataset('marketplace', seed=a.seed, **given(users=a.users, items=a.items))
     say(f'The marketplace: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours (seed {a.seed}).')
     rows = {}
     for name in ('popularity', 'item-graph', 'sasrec', 'heterrec'):
@@ -57,7 +61,7 @@ def quickstart(a):
         if a.fresh and (folder/'config.json').exists():
             import shutil; shutil.rmtree(folder)
         say(f'\n{name}: ' + (f'read from {folder} (--fresh trains it again)' if done else f'training into {folder}'))
-        run = load_run(folder) if done else fit(name, ds, folder, resume=True, seed=a.seed, device=a.device, **(dict(epochs=a.epochs) if a.epochs and name in ('sasrec', 'heterrec') else {}))
+        run = load_run(folder) if done else fit(name, ds, folder, resume=True, seed=a.seed, device=a.device, **(given(epochs=a.epochs) | key_values(a.set) if name in ('sasrec', 'heterrec') else {}))
         rows[name] = run.metrics
     rows['oracle'] = oracle_metrics(ds, run.split)
     say(f"\nNext behaviour of {run.metrics['n']:,} users, ranked among all {len(ds.items):,} items (test, leave-last-out, 95% intervals over users):\n")
@@ -80,7 +84,7 @@ def data_check(a):
     from hettrans.data.dataset import check_dataset, describe, open_dataset
     problems = check_dataset(a.folder)
     for p in problems: say(p)
-    if problems: say(f'{len(problems)} problem' + 's'*(len(problems) > 1)); return 2
+    if problems: raise InputError(f'{a.folder}: {len(problems)} problem' + 's'*(len(problems) > 1))
     ds = open_dataset(a.folder)
     say(describe(ds))
     say(f'{a.folder}: a sound dataset folder')
@@ -88,18 +92,18 @@ def data_check(a):
 def data_make(a):
     from hettrans.data.dataset import open_dataset, save_dataset
     if a.name != 'marketplace': raise InputError(f'{a.name!r} is not built in (there is marketplace)')
-    ds = open_dataset('marketplace', seed=a.seed, **{k: v for k, v in dict(users=a.users, items=a.items).items() if v}, **key_values(a.set))
+    ds = open_dataset('marketplace', seed=a.seed, **(given(users=a.users, items=a.items) | key_values(a.set)))
     save_dataset(ds, a.folder)
     say(f'{a.folder}: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours')
 
 def data_import(a):
     from hettrans.data.public import import_public
-    say(import_public(a.name, a.source, a.folder, core=a.core))
+    say(import_public(a.name, a.source, a.folder, core=a.core, progress=sys.stderr.isatty()))
     say(f'{a.folder}: written; hettrans data check {a.folder} describes it')
 
 def train(a):
     from hettrans.engine.run import fit
-    fields = dict(seed=a.seed, device=a.device) | ({'epochs': a.epochs} if a.epochs else {}) | key_values(a.set)
+    fields = dict(seed=a.seed, device=a.device) | given(epochs=a.epochs) | key_values(a.set)
     run = fit(a.model, a.data, a.out, preset=a.preset, resume=a.resume, **fields)
     say('\n' + metric_table({run.name: run.metrics})); say(f"{run.metrics['n']:,} test cases, {run.metrics['params']:,} parameters; {run.path} holds the run")
 
@@ -112,22 +116,29 @@ def evaluate(a):
 def recommend(a):
     from hettrans.engine.run import load_run
     run = load_run(a.run)
-    history = read_history(a.history) if a.history else a.user
+    history = read_history(a.history, run.ds.schema.tables['interactions'].roles['item']) if a.history is not None else a.user
     out = run.recommend(history, a.k, a.at, a.keep_seen)
     if a.json: say(out.drop(columns=[f for f, kind in run.ds.schema.tables['items'].features.items() if kind == 'vector' and f in out]).to_json(orient='records', indent=1, force_ascii=False))
     else: say(cards(run, out))
 
-def read_history(path:str):
-    "A history from a file: CSV or JSON rows (item, time, features), or one item id per line; - reads standard input"
+def read_history(path:str, item:str='item_id'):
+    "A history from a file: CSV with a header, a JSON list, JSON lines, or one item id per line; - reads standard input"
     import io
     import pandas as pd
-    try: text = sys.stdin.read() if path == '-' else Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as e: raise InputError(f'{path}: cannot be read ({e.strerror if isinstance(e, OSError) else "not text"})') from None
+    try: text = (sys.stdin.read() if path == '-' else Path(path).read_bytes().decode('utf-8')).removeprefix('\ufeff')
+    except OSError as e: raise InputError(f'{path}: cannot be read ({e.strerror})') from None
+    except UnicodeDecodeError as e: raise InputError(f'{path}: not UTF-8 text (byte {e.start})') from None
+    if '\0' in text: raise InputError(f'{path}: not text (it holds a zero byte)')
+    lines = [l.strip() for l in text.splitlines() if l.strip()]
+    if not lines: raise InputError(f'{path}: the history is empty: give at least one item')
     try:
-        if text.lstrip().startswith('['): return json.loads(text)
-        if ',' in text.partition('\n')[0]: return pd.read_csv(io.StringIO(text), dtype=object)
-    except ValueError as e: raise InputError(f'{path}: {str(e).splitlines()[0]}') from None
-    return [l.strip() for l in text.splitlines() if l.strip()]
+        if lines[0][0] == '[': return json.loads(text)
+        if lines[0][0] == '{': return [json.loads(l) for l in lines]
+    except ValueError as e: raise InputError(f'{path}: not valid JSON ({e})') from None
+    if ',' not in lines[0] and lines[0] != item: return lines
+    try: rows = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
+    except ValueError as e: raise InputError(f'{path}: not valid CSV ({str(e).splitlines()[0]})') from None
+    return rows
 
 def models(a):
     import inspect, re
@@ -143,25 +154,82 @@ def models(a):
         for f in dataclasses.fields(cls): say(f'  {f.name:<16} {f.default!r:<16} {notes.get(f.name, "")}')
     for k, v in entry.load('presets').items(): say(f'preset {k}: ' + (', '.join(f'{x}={y}' for x, y in v.items()) or 'the defaults'))
 
+class Parser(argparse.ArgumentParser):
+    "What is wrong with the words of a command is said in one line, too"
+    def __init__(self, *a, **kw): super().__init__(*a, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kw)
+    def error(self, message): self.exit(2, f'hettrans: {" ".join(message.split())} ({self.prog} --help)\n')
+
+TEACH = {   # what `--help` of a command says below its options
+    '': """
+        first steps:
+          hettrans quickstart                                   train on the built-in shop and look at recommendations
+          hettrans data make marketplace shop                   write that shop as a dataset folder
+          hettrans train heterrec --data shop --out runs/first  train on any dataset folder
+          hettrans recommend runs/first --user u000017 -k 5     ask the trained model""",
+    'quickstart': """
+        Four models are trained on one simulated shop and judged on the last behaviour of every user: what sells (popularity),
+        what follows what (item-graph), a transformer over items (sasrec) and one over their features (heterrec). The simulator
+        knows the true probabilities, so the last row (oracle) is the ceiling. What was trained is kept and read again next time.
+
+        a small one, in a minute:
+          hettrans quickstart --users 300 --items 300 --epochs 3 --out runs/small""",
+    'data': """
+        A dataset folder holds schema.toml (which column means what) and one Parquet or CSV file per table: items, users,
+        interactions, requests, candidates. `hettrans data make marketplace shop` writes one to look at.""",
+    'data ls': """
+        Nothing is downloaded: data/README.md of the repository says where each public dataset is to be had, and its licence.""",
+    'data check': """
+        Every problem is one line with file, column, row and number of rows; the exit code is 2 when there is one. A sound
+        folder is described: sizes, kinds of features, times, and how many users' last two behaviours share their time.""",
+    'data make': """
+          hettrans data make marketplace shop --users 500 --items 300 --seed 1
+          hettrans data make marketplace shop --set cold_share=0.2
+
+        The dials of the simulator (SimConfig) are explained in the notebook nbs/1_data/02_marketplace.ipynb.""",
+    'data import': """
+          hettrans data import movielens ml-100k movies --core 5
+          hettrans data check movies
+
+        The source is read as it was published, and never changed; what is dropped is counted and said.""",
+    'train': """
+          hettrans train popularity --data shop --out runs/popular          counted in a second: the bar to beat
+          hettrans train heterrec --data shop --out runs/wide --set d=128 dropout=0.3 ties=shuffle
+          hettrans train heterrec --data shop --out runs/wide --set d=128 dropout=0.3 ties=shuffle --resume
+
+        After every epoch the model is judged on the validation split, the best weights are kept (weights.safetensors), and the
+        training stops when validation has not improved for `patience` epochs. The test split is used once, at the end. A killed
+        training goes on with --resume and the same settings, from the last epoch or the last `save_every` steps.""",
+    'evaluate': """
+        Every target is ranked among all items of the catalogue, ties against the model. recall@N: share of targets among the
+        first N. ndcg@N: the same, where early places count more. [low, high] is the 95% bootstrap interval over users; two
+        models whose intervals overlap widely have not been told apart. --json prints all N and the protocol.""",
+    'recommend': """
+          hettrans recommend runs/first --user u000017 -k 5
+          printf 'i000012\ni000044\n' | hettrans recommend runs/first --history -
+          hettrans recommend runs/first --history basket.csv --at 1735689600
+
+        A history is item ids, one per line, oldest first; or CSV (with a header), a JSON list or JSON lines with the columns of
+        the data: item, time (seconds or a date) and features. An item that the catalogue lacks is read by its features.
+        Without times, behaviours are taken to lie a day apart.""",
+    'models': """
+          hettrans models                  every model
+          hettrans models heterrec         every field that `train --set field=value` takes, its default and its meaning""",
+}
+
 def parser()->argparse.ArgumentParser:
     "All commands with their help"
-    p = argparse.ArgumentParser('hettrans', description='Learn, train and serve transformers for recommendation over heterogeneous data.', formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=textwrap.dedent('''\
-            first steps:
-              hettrans quickstart                                   train on the built-in shop and look at recommendations
-              hettrans data make marketplace shop                   write that shop as a dataset folder
-              hettrans train heterrec --data shop --out runs/first  train on any dataset folder
-              hettrans recommend runs/first --user u17 -k 5         ask the trained model'''))
+    def teach(name): return textwrap.dedent(TEACH[name]).strip('\n')
+    p = Parser('hettrans', description='Learn, train and serve transformers for recommendation over heterogeneous data.', epilog=teach(''))
     from hettrans import __version__
     p.add_argument('--version', action='version', version=f'hettrans {__version__}')
-    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND'); sub.named = ''
     def add(parent, name, fn, help, **kw):
-        q = parent.add_parser(name, help=help, description=help[0].upper() + help[1:] + '.', **kw); q.set_defaults(fn=fn); return q
+        q = parent.add_parser(name, help=help, description=help[0].upper() + help[1:] + '.', epilog=teach(parent.named + name), **kw); q.set_defaults(fn=fn); return q
     def device(q): q.add_argument('--device', default='auto', help="'auto' (a GPU when there is one), 'cpu', 'cuda' or 'mps'")
     q = add(sub, 'quickstart', quickstart, 'train on the built-in marketplace, print the table and recommendations')
-    q.add_argument('--out', default='runs/quickstart', help='folder of the runs (default runs/quickstart)'); q.add_argument('--seed', type=int, default=0); q.add_argument('--epochs', type=int, help='fewer or more than the preset')
-    q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--fresh', action='store_true', help='train again even where a run is there'); device(q)
-    d = sub.add_parser('data', help='list, check, make and import dataset folders').add_subparsers(dest='data', required=True, metavar='ACTION')
+    q.add_argument('--out', default='runs/quickstart', help='folder of the runs (default runs/quickstart)'); q.add_argument('--seed', type=int, default=0); q.add_argument('--epochs', type=int, help='at most so many passes over the data')
+    q.add_argument('--users', type=int, help='of the shop'); q.add_argument('--items', type=int, help='of the shop'); q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='fields that both trained models have, d=32 for example'); q.add_argument('--fresh', action='store_true', help='train again even where a run is there'); device(q)
+    d = add(sub, 'data', None, 'list, check, make and import dataset folders').add_subparsers(dest='action', required=True, metavar='ACTION'); d.named = 'data '
     add(d, 'ls', data_ls, 'list the built-in data and the importers')
     q = add(d, 'check', data_check, 'check a dataset folder: every problem with file, column, row and count'); q.add_argument('folder')
     q = add(d, 'make', data_make, 'write the built-in marketplace as a dataset folder'); q.add_argument('name', help='marketplace'); q.add_argument('folder')
@@ -169,7 +237,7 @@ def parser()->argparse.ArgumentParser:
     q = add(d, 'import', data_import, 'turn a public dataset into a dataset folder'); q.add_argument('name', help='one of `hettrans data ls`'); q.add_argument('source', help='folder or file with the original data'); q.add_argument('folder'); q.add_argument('--core', type=int, default=0, metavar='K', help='keep users and items with at least K behaviours each')
     q = add(sub, 'train', train, 'train a model by name and judge it on the test split')
     q.add_argument('model', help='one of `hettrans models`'); q.add_argument('--data', required=True, help="a dataset folder, or 'marketplace'"); q.add_argument('--out', required=True, help='folder of the run')
-    q.add_argument('--epochs', type=int); q.add_argument('--preset', default='auto', help="'paper', 'small', or 'auto': small for catalogues of up to 100,000 items"); q.add_argument('--seed', type=int, default=0)
+    q.add_argument('--epochs', type=int, help='at most so many passes over the data'); q.add_argument('--preset', default='auto', help="'paper', 'small', or 'auto': small for catalogues of up to 100,000 items"); q.add_argument('--seed', type=int, default=0)
     q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='any field that `hettrans models MODEL` lists'); q.add_argument('--resume', action='store_true', help='go on where a broken training stopped'); device(q)
     q = add(sub, 'evaluate', evaluate, 'judge a run on the test or validation split'); q.add_argument('run'); q.add_argument('--split', default='test', choices=['test', 'valid']); q.add_argument('--keep-seen', action='store_true', help='items of the history may be recommended and count'); q.add_argument('--json', action='store_true'); device(q)
     q = add(sub, 'recommend', recommend, 'recommend items to a user of the data, or for a history typed by hand'); q.add_argument('run'); g = q.add_mutually_exclusive_group(required=True)
@@ -181,9 +249,14 @@ def parser()->argparse.ArgumentParser:
 def main(argv:list[str]|None=None)->int:
     "Run a command; what is wrong with the input becomes one line and exit code 2"
     a = parser().parse_args(argv)
-    try: return a.fn(a) or 0
-    except InputError as e: print(f'hettrans: {e}', file=sys.stderr); return 2
-    except KeyboardInterrupt: print('hettrans: stopped; train with --resume to go on', file=sys.stderr); return 130
-    except BrokenPipeError: return 0
+    def wrong(e, code): print(f'hettrans: {" ".join(str(e).split())}', file=sys.stderr); return code
+    try: code = a.fn(a) or 0; sys.stdout.flush(); return code
+    except InputError as e: return wrong(e, 2)
+    except BrokenPipeError:   # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 0
+    except OSError as e:
+        if not e.filename: raise
+        return wrong(f'{e.filename}: {e.strerror}', 2)
+    except KeyboardInterrupt: return wrong({'train': 'stopped; the same command with --resume goes on', 'quickstart': 'stopped; the same command goes on'}.get(a.command, 'stopped'), 130)
 
 if __name__ == '__main__': sys.exit(main())
