@@ -17,33 +17,10 @@ from ..nn.jagged import Layout, last_rows
 from ..nn.masks import MASKS
 
 # %% auto #0
-__all__ = ['BOXES', 'ARROWS', 'CHOICES', 'LEAST', 'INV_TAU', 'PRESETS', 'draw_model', 'NetworkConfig', 'HeterRecConfig',
-           'mask_name', 'check_config', 'make_hct', 'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp',
-           'training_counts', 'negative_log_q', 'candidate_rows', 'index_in', 'feature_values', 'first_of_each',
-           'value_log_q', 'StepItems', 'step_items', 'lmp_of', 'token_loss', 'heterrec_loss']
-
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #8d8b46d1
-BOXES = dict(codes=(0, 0, 'codes of behaviours'), catalogue=(2, 0, 'codes of candidates'), htfl=(0, 1, 'HTFL: tokens'), tables=(2, 1, 'the same tables'),
-             token_stack=(0, 2, 'token-level blocks'), token_mlp=(2, 2, 'token-level MLPs'), fuse=(0, 3, 'fuse'), tower_fuse=(2, 3, 'fuse'),
-             item_stack=(0, 4, 'item-level blocks'), heads=(0, 5, 'step heads'), items=(2, 5, 'item vectors'), token_lmp=(1, 2, 'LMP on tokens'), item_lmp=(1, 5, 'LMP on items'))
-ARROWS = 'codes>htfl htfl>token_stack token_stack>fuse fuse>item_stack item_stack>heads catalogue>tables tables>token_mlp token_mlp>tower_fuse tower_fuse>items token_stack>token_lmp token_mlp>token_lmp heads>item_lmp items>item_lmp'
-
-def draw_model(shapes:dict=None):
-    "Figure 2 of HeterRec, with a line for the shape of each part"
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(7, 4.6), dpi=100)
-    at = {name: (2.6*x, y) for name, (x, y, _) in BOXES.items()}
-    for name, (_, _, label) in BOXES.items():
-        shape = (shapes or {}).get(name)
-        colour = '#fdd49e' if 'lmp' in name else '#deebf7' if at[name][0] == 0 else '#e5f5e0'
-        ax.text(*at[name], label + (f'\n{shape}' if shape else ''), ha='center', va='center', fontsize=8, bbox=dict(boxstyle='round,pad=.35', fc=colour, ec='0.5'))
-    for arrow in ARROWS.split():
-        (x0, y0), (x1, y1) = (at[name] for name in arrow.split('>'))
-        dx, dy = .78*(x1 > x0) - .78*(x1 < x0), .27*(y1 > y0)
-        ax.annotate('', (x1 - dx, y1 - dy), (x0 + dx, y0 + dy), arrowprops=dict(arrowstyle='->', color='0.3'))
-    ax.annotate('', (at['tables'][0] - .8, 1), (at['htfl'][0] + .8, 1), arrowprops=dict(arrowstyle='<->', ls=':', color='0.3'))
-    ax.set(xlim=(-1, 6.2), ylim=(-.4, 5.4)); ax.axis('off')
-    return ax
+__all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'PRESETS', 'NetworkConfig', 'HeterRecConfig', 'mask_name', 'check_config', 'make_hct',
+           'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp', 'training_counts', 'negative_log_q',
+           'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q', 'StepItems', 'step_items',
+           'lmp_of', 'token_loss', 'heterrec_loss']
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #83a3a64d
 @dataclass(frozen=True)
