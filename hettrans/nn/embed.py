@@ -55,19 +55,19 @@ class BagFeature(nn.Module):
         share_nm = weight_nm/(weight_nm.sum(1, keepdim=True) + 1)
         return self.gain_d*F.embedding_bag(codes_nm, table.weight, per_sample_weights=share_nm.to(table.weight.dtype), mode='sum')
 
-# %% ../../nbs/2_attention/17_embed.ipynb #d29ad3a4
+# %% ../../nbs/2_attention/17_embed.ipynb #0783fed9
 class TokenEmbedding(nn.Module):
     "All features of `n` rows as tokens `[n, f, d]`"
     def __init__(self,
         tokens:list,              # `TokenSpec` of every feature, in order
         d:int,                    # width of a token
         slot:bool=False,          # add a learned vector per feature (the paper has none)
-        id_scale:float=1.,        # length of the first token (the id) at the start; the others start at 1
+        table_scale:float=1.,     # length of a looked-up token at the start; raw vectors start at 1
         sparse_rows:int=1 << 20,  # tables with more rows than this get sparse gradients
     ):
         super().__init__()
         self.names, self.bags = [t.name for t in tokens], [t.kind == 'bag' for t in tokens]
-        self.features = nn.ModuleList([make_feature(t, d, id_scale if i == 0 else 1., sparse_rows) for i, t in enumerate(tokens)])
+        self.features = nn.ModuleList([make_feature(t, d, table_scale, sparse_rows) for t in tokens])
         self.slot_fd = nn.Parameter(torch.zeros(len(tokens), d)) if slot else None
     def token(self, i:int, codes:dict[str, Tensor])->Tensor:
         "Feature `i` alone, `[n, d]`"
@@ -83,11 +83,11 @@ class TokenEmbedding(nn.Module):
     @property
     def keys(self)->list[str]: return self.names + [n + WEIGHT for n, bag in zip(self.names, self.bags) if bag]
 
-# %% ../../nbs/2_attention/17_embed.ipynb #5eebd78a
+# %% ../../nbs/2_attention/17_embed.ipynb #565c529c
 WEIGHT = '.weight'   # codes of a bag come with weights under this ending
 
 def make_feature(t, d:int, scale:float, sparse_rows:int)->nn.Module:
     "The module for one `TokenSpec`"
-    if t.kind == 'vector': return VectorFeature(t.width, d, scale)
+    if t.kind == 'vector': return VectorFeature(t.width, d)
     if t.kind == 'bag': return BagFeature(d)
     return FeatureTable(t.rows, d, t.pieces, scale, sparse=t.rows*t.pieces > sparse_rows)
