@@ -116,12 +116,13 @@ def evaluate(a):
 def recommend(a):
     from hettrans.engine.run import load_run
     run = load_run(a.run)
-    history = read_history(a.history, run.ds.schema.tables['interactions'].roles['item']) if a.history is not None else a.user
+    t = run.ds.schema.tables
+    history = a.user if a.history is None else read_history(a.history, t['interactions'].roles['item'], t['items'].of_kind('vector'))
     out = run.recommend(history, a.k, a.at, a.keep_seen)
     if a.json: say(out.drop(columns=[f for f, kind in run.ds.schema.tables['items'].features.items() if kind == 'vector' and f in out]).to_json(orient='records', indent=1, force_ascii=False))
     else: say(cards(run, out))
 
-def read_history(path:str, item:str='item_id'):
+def read_history(path:str, item:str='item_id', vectors=()):
     "A history from a file: CSV with a header, a JSON list, JSON lines, or one item id per line; - reads standard input"
     import io
     import pandas as pd
@@ -138,6 +139,9 @@ def read_history(path:str, item:str='item_id'):
     if ',' not in lines[0] and lines[0] != item: return lines
     try: rows = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
     except ValueError as e: raise InputError(f'{path}: not valid CSV ({str(e).splitlines()[0]})') from None
+    for f in set(vectors) & set(rows):   # "[0.5, 1]" is a vector where the schema says so
+        try: rows[f] = [v if pd.isna(v) else json.loads(v) for v in rows[f]]
+        except ValueError: raise InputError(f'{path}, column {f!r}: a vector is written as "[0.5, 1, 2]"') from None
     return rows
 
 def models(a):
