@@ -9,7 +9,7 @@
 import base64, math, os, re
 import numpy as np
 
-ENV = dict(OMP_NUM_THREADS='2', MKL_NUM_THREADS='2', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', PYTHONHASHSEED='0',
+ENV = dict(OMP_NUM_THREADS='2', MKL_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '2'), HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', PYTHONHASHSEED='0',
            COLUMNS='120', MPLBACKEND='module://matplotlib_inline.backend_inline')     # tools/run_nbs.py stores outputs under the same
 for k, v in ENV.items(): os.environ.setdefault(k, v)
 
