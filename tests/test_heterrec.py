@@ -90,7 +90,7 @@ ABLATIONS = dict(paper={}, no_htfl=dict(htfl=False), no_hct=dict(hct=False), no_
     means=dict(fuse='mean', tower_fuse='mean'), dots=dict(normalise=False), one_step=dict(steps=1), weighted=dict(step_weight=.5, margin=0.), no_zero=dict(zero_logit=False),
     cross=dict(cross_position=True), in_batch_logq=dict(logq=True), catalogue=dict(negatives='catalogue'), mixed=dict(negatives='mixed'), uniform=dict(negatives='sampled'),
     uniform_logq=dict(negatives='sampled', logq=True), popular=dict(negatives='sampled', sample_power=.7), popular_logq=dict(negatives='sampled', sample_power=.7, logq=True),
-    dropout=dict(dropout=.5, input_dropout=.5), shrunk=dict(out_scale=.1, id_scale=.5), no_item_layers=dict(item_layers=0), token_mask=dict(mask='token'), past=dict(mask='past-items'))
+    hidden=dict(id_dropout=.5), dropout=dict(dropout=.5, input_dropout=.5), shrunk=dict(out_scale=.1, id_scale=.5), no_item_layers=dict(item_layers=0), token_mask=dict(mask='token'), past=dict(mask='past-items'))
 
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_every_switch_trains(name):
@@ -187,7 +187,7 @@ def test_drawing_probabilities():
     assert_close(negative_log_q({'item_id': codes['item_id']}, 4, replace(SMALL, logq=True)).exp(), torch.full((4,), .25))
 
 @pytest.mark.parametrize('bad', [dict(mask='all'), dict(mask='x'), dict(norm='x'), dict(position='x'), dict(fuse='x'), dict(tower_fuse='x'), dict(negatives='x'), dict(d=0), dict(d=9), dict(tau=0.), dict(tau=1e-4),
-    dict(dropout=1.), dict(input_dropout=-.1), dict(steps=0), dict(margin=-1.), dict(n_sampled=0), dict(token_weight=-1.), dict(token_weight=float('nan')), dict(logq=True, negatives='mixed')])
+    dict(dropout=1.), dict(input_dropout=-.1), dict(id_dropout=1.), dict(steps=0), dict(margin=-1.), dict(n_sampled=0), dict(token_weight=-1.), dict(token_weight=float('nan')), dict(logq=True, negatives='mixed')])
 def test_refused_configurations(bad):
     with pytest.raises(InputError) as e: replace(SMALL, **bad)
     assert '\n' not in str(e.value)

@@ -17,10 +17,10 @@ from ..nn.jagged import Layout, last_rows
 from ..nn.masks import MASKS
 
 # %% auto #0
-__all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'PRESETS', 'NetworkConfig', 'HeterRecConfig', 'mask_name', 'check_config', 'make_hct',
-           'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp', 'training_counts', 'negative_log_q',
+__all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'UNKNOWN', 'PRESETS', 'NetworkConfig', 'HeterRecConfig', 'mask_name', 'check_config',
+           'make_hct', 'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp', 'training_counts', 'negative_log_q',
            'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q', 'StepItems', 'step_items',
-           'lmp_of', 'token_loss', 'heterrec_loss']
+           'lmp_of', 'token_loss', 'hide_ids', 'heterrec_loss']
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #83a3a64d
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class NetworkConfig:
     tower_mlp: bool = True       # token-level MLPs of the item side
     normalise: bool = True       # logits are cosines
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #23e99940
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #93a17879
 @dataclass(frozen=True)
 class HeterRecConfig(NetworkConfig):
     "Every choice of HeterRec: the network, and what it is trained for"
@@ -67,6 +67,7 @@ class HeterRecConfig(NetworkConfig):
     n_sampled: int = 1024        # draws of a training step when negatives are 'sampled' or 'mixed'
     sample_power: float = 0.     # 'sampled': an item is drawn in proportion to (training count)^sample_power; 0 = uniform
     logq: bool = False           # correct the logits of 'in_batch' or 'sampled' negatives for how often an item is one
+    id_dropout: float = 0.       # training: share of the candidates whose first feature, the id, is hidden, so that items can be known without it
 
     def __post_init__(self): check_config(self)
     @property
@@ -85,7 +86,7 @@ CHOICES = dict(norm=('post', 'pre'), position=('none', 'learned', 'rotary'), fus
                negatives=('in_batch', 'catalogue', 'sampled', 'mixed'))
 LEAST = dict(d=1, heads=1, token_layers=0, item_layers=0, ffn=1, max_len=1, gap_buckets=1, steps=1, n_sampled=1, margin=0, step_weight=0, token_weight=0, sample_power=0)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #a0ddaa4d
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #2d6fd338
 def check_config(c:HeterRecConfig):
     "`InputError` for the first field that makes no sense"
     mask_name(c.mask)
@@ -93,7 +94,7 @@ def check_config(c:HeterRecConfig):
         if getattr(c, name) not in known: raise InputError(f'{name} = {getattr(c, name)!r}; {did_you_mean(getattr(c, name), known)}')
     for name, least in LEAST.items():
         if not getattr(c, name) >= least: raise InputError(f'{name} = {getattr(c, name)}: must be {least} or more')
-    for name in ('dropout', 'input_dropout'):
+    for name in ('dropout', 'input_dropout', 'id_dropout'):
         if not 0 <= getattr(c, name) < 1: raise InputError(f'{name} = {getattr(c, name)}: must be at least 0 and below 1')
     if c.d % c.heads: raise InputError(f'd = {c.d} cannot be cut into heads = {c.heads} equal heads')
     if not INV_TAU[0] <= 1/max(c.tau, 1e-12) <= INV_TAU[1]: raise InputError(f'tau = {c.tau}: must be between {1/INV_TAU[1]:g} and {1/INV_TAU[0]:g}')
@@ -256,12 +257,22 @@ def token_loss(model:HeterRec, output:HeterRecOutput, items:StepItems, codes_vz:
     drawn = None if items.drawn_n is None else which_c[items.drawn_n]
     return lmp_of(model, model.token_heads, output.token_jfd[:, s], t_cd[first], targets, output.layout, value_log_q(items.log_q_v, value_v, distinct), drawn)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #37f7f53f
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #b90a2ad5
+UNKNOWN = 1   # the code of a category that training has not seen
+
+def hide_ids(model:HeterRec, codes:dict[str, Tensor])->dict[str, Tensor]:
+    "The codes of candidates with some ids unknown, while training"
+    name, share = model.htfl.item.names[0], model.config.id_dropout
+    if not (model.training and share) or codes[name].is_floating_point(): return codes
+    hidden = torch.rand(len(codes[name]), device=codes[name].device) < share
+    return codes | {name: codes[name].masked_fill(hidden[:, None], UNKNOWN)}
+
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #94cc008e
 def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[str, Tensor])->Tensor:
     "Listwise multi-step loss on items and, weighted, on every feature token of the item (HeterRec Eq. 8-12)"
     items = step_items(model, batch, catalogue)
     if not len(items.rows_c): return 0.*output.user_jd.sum()
-    v_cd, t_cfd = model.towers(model.htfl.item.take(catalogue, items.rows_c))
+    v_cd, t_cfd = model.towers(hide_ids(model, model.htfl.item.take(catalogue, items.rows_c)))
     q_c = None if items.log_q_v is None else items.log_q_v[items.rows_c]
     loss = lmp_of(model, model.step_heads, output.user_jd, v_cd, items.targets_jp, output.layout, q_c, items.drawn_n)
     if model.token_heads is None: return loss
