@@ -6,8 +6,16 @@ from hettrans.engine.loop import read_tensors
 from tiny import TINY, cli, copy, fails, ok, scratch, shop
 
 ENV = os.environ | {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
-FIELDS = {**TINY, 'epochs': 3, 'batch': 8, 'save_every': 2, 'dropout': .3, 'input_dropout': .2, 'steps': 2, 'negatives': 'sampled', 'n_sampled': 32}
-def words(out, *more): return ['train', 'heterrec', '--data', str(shop()), '--out', str(out), '--set', *(f'{k}={v}' for k, v in FIELDS.items()), *more]
+FIELDS = {**TINY, 'epochs': 2, 'batch': 8, 'save_every': 2, 'dropout': .3, 'input_dropout': .2, 'steps': 2, 'negatives': 'sampled', 'n_sampled': 32}
+
+@functools.cache
+def plain_shop():
+    "The shop without its simulator, which would only cost time here"
+    folder = copy(shop(), scratch()/'plain')
+    (folder/'truth.toml').unlink()
+    return folder
+
+def words(out, *more): return ['train', 'heterrec', '--data', str(plain_shop()), '--out', str(out), '--set', *(f'{k}={v}' for k, v in FIELDS.items()), *more]
 
 # One process imports everything once; each training then runs in a child of its own, before any thread or generator was used.
 # A child kills itself with SIGKILL when the named function of hettrans.engine is called for the n-th time (before or after the call).
@@ -15,7 +23,7 @@ DRIVER = '''
 import json, os, signal, sys
 import torch; torch.set_num_threads(1)
 from hettrans.cli import main
-import accelerate, tqdm.auto, sklearn.decomposition, sklearn.feature_extraction.text, hettrans.engine.loop as loop, hettrans.engine.run as run, hettrans.heterrec.model
+import torch._dynamo, torch.distributed.fsdp, accelerate, tqdm.auto, sklearn.decomposition, sklearn.feature_extraction.text, hettrans.engine.loop as loop, hettrans.engine.run as run, hettrans.heterrec.model
 def arm(module, name, n, after):
     module, count = {'loop': loop, 'run': run}[module], [0]
     real = getattr(module, name)
@@ -45,15 +53,12 @@ def drive(jobs):
 KILLS = {   # what is called when the training dies, which time, after the call or before it
     'while the folder is being filled':             ('run', 'save_dataset', 1, True),
     'before config.json is in place':               ('run', 'write_text', 1, False),
-    'before the first step':                        ('loop', 'train_step', 1, False),
     'in the first epoch, before any checkpoint':    ('loop', 'train_step', 2, False),
     'in the first epoch, after a checkpoint':       ('loop', 'train_step', 6, True),
     'in the middle of the second epoch':            ('loop', 'train_step', 14, False),
     'after weights, before the line of the epoch':  ('loop', 'write_tensors', -1, True),    # -1: the first weights file
     'after the line, before the checkpoint':        ('loop', 'end_epoch', 1, True),
-    'the same in the second epoch':                 ('loop', 'end_epoch', 2, True),
-    'at the checkpoint that ends the last epoch':   ('loop', 'end_epoch', 3, True),
-    'after training, before the test':              ('run', 'write_text', 2, False),
+    'at the checkpoint that ends the last epoch':   ('loop', 'end_epoch', 2, True),
     'before metrics.json is in place':              ('run', 'write_text', 3, False),
 }
 
@@ -125,8 +130,10 @@ def test_a_real_process_killed_from_outside():
     time.sleep(random.random()*.2)
     p.kill()
     assert p.wait() in (-signal.SIGKILL, 0)
-    r = subprocess.run([*command, *words(out, '--resume')], capture_output=True, text=True, env=ENV)
-    assert (r.returncode, r.stderr) == (0, '')
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: ok(*words(out, '--resume'))                                        # in this process: another one, with other imports and another past
+    finally: torch.set_num_threads(threads)
     same_run(out, whole)
 
 def test_without_resume_a_broken_run_is_left_alone(tmp_path):

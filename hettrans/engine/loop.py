@@ -199,7 +199,7 @@ def end_epoch(out:Path, model:nn.Module, metrics:dict, config:TrainConfig, progr
     shown = '  '.join(f'{k} {metrics[k]:.4f}' for k in dict.fromkeys(('recall@10', config.metric)) if k in metrics)
     return f"epoch {progress.epoch:3}  loss {line['loss']:.4f}  {shown}  {progress.seconds:.0f} s" + ('  best' if better else '')
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #7b6270f8
+# %% ../../nbs/3_engine/22_training_loop.ipynb #61143bb0
 def train(
     model:nn.Module,         # anything that `loss_of` understands
     epoch_batches,           # number of the epoch -> list of functions that make one batch each; same number, same batches
@@ -220,7 +220,7 @@ def train(
     wrapped, *opts = acc.prepare(model.to(acc.device), *make_optimizers(model.to(acc.device), config))
     last, p = out/'last.safetensors', Progress()
     if resume and last.exists(): p = Progress(**{k: v for k, v in load_checkpoint(last, model, opts).items() if k in vars(p)})
-    if bar and p.done: tqdm.write(f'resumed after epoch {p.epoch}, step {p.step}'); sys.stdout.flush()
+    if bar and p.done: tqdm.write(f'resumed after epoch {p.epoch}' + f', step {p.step} of the next'*(p.step > 0)); sys.stdout.flush()
     keep_lines(out/'metrics.jsonl', p.epoch)
     total = len(epoch_batches(0))*config.epochs
     while not p.stopped(config):

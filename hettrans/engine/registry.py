@@ -12,8 +12,8 @@ from .loop import TrainConfig
 from .metrics import AT
 
 # %% auto #0
-__all__ = ['MODELS', 'WORDS', 'SMALL', 'Protocol', 'Entry', 'near', 'model_entry', 'cast_field', 'owners', 'configure', 'flat',
-           'preset_fields']
+__all__ = ['MODELS', 'WORDS', 'SMALL', 'Protocol', 'Entry', 'near', 'model_entry', 'cast_field', 'owners', 'check_model',
+           'configure', 'flat', 'preset_fields']
 
 # %% ../../nbs/3_engine/27_models_by_name.ipynb #225dc67e
 @dataclass(frozen=True)
@@ -77,10 +77,17 @@ def cast_field(cls, name:str, value):
     if type(value) is not kind: raise wrong
     return value
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #b57ee343
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #01389da2
 def owners(name:str)->dict[str, type]:
     "The configuration classes of a model: part -> class"
     return dict(model=model_entry(name).load('config'), train=TrainConfig, encode=EncodeConfig, neighbours=NeighbourConfig, protocol=Protocol)
+
+def check_model(config):
+    "`InputError` for sizes and shares with which no network can be built"
+    for k in ('d', 'heads', 'ffn', 'max_len', 'tau'):
+        if not getattr(config, k, 1) > 0: raise InputError(f'{k} = {getattr(config, k)}: a number above 0 expected')
+    for k in ('dropout', 'input_dropout'):
+        if not 0 <= getattr(config, k, 0) < 1: raise InputError(f'{k} = {getattr(config, k)}: a share from 0 to below 1 expected')
 
 def configure(
     name:str,     # of a model
@@ -96,6 +103,7 @@ def configure(
     try: config = {part: cls(**chosen[part]) for part, cls in classes.items()}
     except InputError: raise
     except (ValueError, TypeError, ArithmeticError) as e: raise InputError(f'{name}: {e}') from None
+    check_model(config['model'])
     metric, known = config['train'].metric, ['mrr', *(f'{m}@{n}' for m in ('recall', 'ndcg') for n in AT)]
     if metric not in known: raise InputError(f"metric = {metric!r} is not known{near(metric, known)} (there are {', '.join(known)})")
     return config
