@@ -1,5 +1,5 @@
 "A shop and models small enough for tests, made once per process, and the command line called in this process"
-import contextlib, functools, io, shutil, tempfile
+import atexit, contextlib, functools, io, shutil, tempfile
 from pathlib import Path
 from hettrans.cli import main
 
@@ -29,7 +29,11 @@ def fails(*words):
     return err
 
 @functools.cache
-def scratch(): return Path(tempfile.mkdtemp(prefix='hettrans-tests-'))
+def scratch():
+    "A folder that goes when the tests end"
+    folder = Path(tempfile.mkdtemp(prefix='hettrans-tests-'))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 @functools.cache
 def shop():
