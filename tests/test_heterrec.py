@@ -90,7 +90,7 @@ ABLATIONS = dict(paper={}, no_htfl=dict(htfl=False), no_hct=dict(hct=False), no_
     means=dict(fuse='mean', tower_fuse='mean'), dots=dict(normalise=False), one_step=dict(steps=1), weighted=dict(step_weight=.5, margin=0.), no_zero=dict(zero_logit=False),
     cross=dict(cross_position=True), in_batch_logq=dict(logq=True), catalogue=dict(negatives='catalogue'), mixed=dict(negatives='mixed'), uniform=dict(negatives='sampled'),
     uniform_logq=dict(negatives='sampled', logq=True), popular=dict(negatives='sampled', sample_power=.7), popular_logq=dict(negatives='sampled', sample_power=.7, logq=True),
-    hidden=dict(id_dropout=.5), dropout=dict(dropout=.5, input_dropout=.5), shrunk=dict(out_scale=.1, id_scale=.5), no_item_layers=dict(item_layers=0), token_mask=dict(mask='token'), past=dict(mask='past-items'))
+    hidden=dict(id_dropout=.5), dropout=dict(dropout=.5, input_dropout=.5), shrunk=dict(out_scale=.1, table_scale=.5), no_item_layers=dict(item_layers=0), token_mask=dict(mask='token'), past=dict(mask='past-items'))
 
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_every_switch_trains(name):

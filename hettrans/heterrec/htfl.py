@@ -10,18 +10,18 @@ from ..nn.embed import TokenEmbedding
 # %% auto #0
 __all__ = ['HTFL']
 
-# %% ../../nbs/4_heterrec/30_htfl.ipynb #cc591dc5
+# %% ../../nbs/4_heterrec/30_htfl.ipynb #e23b5c82
 class HTFL(nn.Module):
     "Packed histories to tokens `[j, f, d]`: the item's features, then the behaviour's own (HeterRec 2.3)"
     def __init__(self,
         tokens:list,          # `TokenSpec` of all features, items' first
         d:int,                # width of a token
         slot:bool=False,      # add a learned vector per feature slot (the paper has none)
-        id_scale:float=1.,    # expected length of an id token at the start; the other tokens start at 1
+        table_scale:float=1., # expected length of a looked-up token at the start; raw vectors start at 1
         position_rows:int=0,  # rows of a learned table of item positions, from the first behaviour on; 0 = none
     ):
         super().__init__()
-        self.item = TokenEmbedding([t for t in tokens if t.side == 'item'], d, slot, id_scale)
+        self.item = TokenEmbedding([t for t in tokens if t.side == 'item'], d, slot, table_scale)
         behaviour = [t for t in tokens if t.side == 'behaviour']
         self.behaviour = TokenEmbedding(behaviour, d, slot) if behaviour else None
         self.position_td = nn.Parameter(.02*torch.randn(position_rows, d)) if position_rows else None

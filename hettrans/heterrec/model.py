@@ -22,7 +22,7 @@ __all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'UNKNOWN', 'PRESETS', 'NetworkConfig',
            'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q', 'StepItems', 'step_items',
            'lmp_of', 'token_loss', 'hide_ids', 'heterrec_loss']
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #83a3a64d
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #2556caf3
 @dataclass(frozen=True)
 class NetworkConfig:
     "What the network of HeterRec looks like"
@@ -36,7 +36,8 @@ class NetworkConfig:
     mask: str = 'item_block'     # between tokens: 'item_block', 'token', 'past_items'
     norm: str = 'post'           # 'post' (Eq. 7) or 'pre'
     slot: bool = False           # learned feature-slot embedding
-    id_scale: float = 1.         # length of an id token at the start; other tokens start at 1
+    table_scale: float = 1.      # length of a looked-up token at the start; raw vectors start at 1
+    same_space: bool = False     # step heads start as the identity: for towers that sum, where a user begins near the items read
     out_scale: float = 1.        # of the last matrix of every sublayer at the start; small: the history is read as it is at first
     position: str = 'none'       # item position: 'none', 'learned', 'rotary'
     max_len: int = 256           # T: behaviours of a history
@@ -102,7 +103,7 @@ def check_config(c:HeterRecConfig):
 
 INV_TAU = (.01, 200.)   # the learned 1 / temperature stays in here
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #6097517a
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #b9e36233
 def make_hct(c:NetworkConfig, f:int)->HCT:
     "The transformer of a configuration for behaviours of `f` tokens"
     layers = (c.token_layers, c.item_layers) if c.hct else (c.token_layers + c.item_layers, 0)
@@ -111,9 +112,12 @@ def make_hct(c:NetworkConfig, f:int)->HCT:
     if c.out_scale != 1: hct.shrink(c.out_scale)
     return hct
 
-def make_heads(n:int, d:int)->nn.ModuleList:
-    "One linear map without bias for each step (MLP_i of Eq. 8)"
-    return nn.ModuleList([nn.Linear(d, d, bias=False) for _ in range(n)])
+def make_heads(n:int, d:int, identity:bool=False)->nn.ModuleList:
+    "One linear map without bias for each step (MLP_i of Eq. 8), random or the identity at the start"
+    heads = nn.ModuleList([nn.Linear(d, d, bias=False) for _ in range(n)])
+    if identity:
+        for head in heads: nn.init.eye_(head.weight)
+    return heads
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #31352a81
 @dataclass
@@ -123,7 +127,7 @@ class HeterRecOutput:
     token_jfd: Tensor  # H_N1, the token-level states
     layout: Layout     # `layout.positions`, `layout.sequence`: where each row stands
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #38f28416
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #1297dd25
 class HeterRec(nn.Module):
     "User tower and item tower over shared token tables; a score is the dot product of their vectors"
     config_class = HeterRecConfig
@@ -131,13 +135,13 @@ class HeterRec(nn.Module):
         super().__init__()
         c, f = config, len(tokens)
         self.config, self.value_cache = c, {}
-        self.htfl = HTFL(tokens, c.d, c.slot, c.id_scale, c.max_len if c.position == 'learned' else 0)
+        self.htfl = HTFL(tokens, c.d, c.slot, c.table_scale, c.max_len if c.position == 'learned' else 0)
         self.mix = None if c.htfl else Fuse(f, c.d, c.fuse)
         self.hct = make_hct(c, f if c.htfl else 1)
         self.tower = ItemTower(sum(t.side == 'item' for t in tokens), c.d, c.tower_fuse, c.tower_mlp)
         self.dropout = nn.Dropout(c.input_dropout)
-        self.step_heads = make_heads(c.steps, c.d)
-        self.token_heads = make_heads(c.steps, c.d) if c.token_weight and c.htfl else None
+        self.step_heads = make_heads(c.steps, c.d, c.same_space)
+        self.token_heads = make_heads(c.steps, c.d, c.same_space) if c.token_weight and c.htfl else None
         self.log_inv_tau = nn.Parameter(torch.tensor(-math.log(c.tau)), requires_grad=c.learn_tau)
 
     def forward(self, batch, catalogue:dict[str, Tensor])->HeterRecOutput:
@@ -279,9 +283,9 @@ def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[s
     tokens = [s for s, bag in enumerate(model.htfl.item.bags) if not bag]
     return loss + model.config.token_weight*sum(token_loss(model, output, items, catalogue[model.htfl.item.names[s]], t_cfd[:, s], s) for s in tokens)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #d24d5124
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #357fbf47
 PRESETS = dict(
     paper=dict(epochs=30, batch=128),
-    small=dict(negatives='mixed', n_sampled=4096, zero_logit=False, steps=1, token_weight=0., d=256, norm='pre', fuse='sum', tower_fuse='sum', tower_mlp=False,
-        htfl=False, ffn=1, dropout=.5, input_dropout=.5, id_scale=.5, out_scale=.1, tau=.07, time_gap=False, position='learned',
-        multimodal='raw', text_dim=768, neighbours=20, batch=256, lr=3e-3, epochs=20, shuffle_ties=True))
+    small=dict(negatives='mixed', n_sampled=3000, zero_logit=False, steps=1, token_weight=0., d=256, norm='pre', fuse='sum', tower_fuse='sum', tower_mlp=False,
+        htfl=False, ffn=1, dropout=.5, input_dropout=.5, table_scale=.5, out_scale=.1, same_space=True, tau=.07, time_gap=False, position='learned',
+        multimodal='raw', text_dim=512, neighbours=20, batch=256, lr=3e-3, epochs=12, shuffle_ties=True))

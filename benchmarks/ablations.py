@@ -1,0 +1,87 @@
+"""What each component of HeterRec is worth on the marketplace: one switch at a time, several seeds.
+
+    python benchmarks/ablations.py                    # all variants, 3 seeds -> benchmarks/results/ablations.csv
+    python benchmarks/ablations.py --variants full no-htfl --seeds 1
+
+The seed is that of the simulated shop and of the training. Recall@10 and NDCG@10 on the test split (leave-last-out, full catalogue,
+seen items filtered), over all cases and over the cases whose answer the simulator drew for a given reason: a component should pay
+where its effect was planted. Rows that are in the table already are not run again.
+"""
+import argparse, csv, shutil, tempfile, time
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from hettrans.data.dataset import from_frames, open_dataset
+from hettrans.engine.evaluate import case_ranks
+from hettrans.engine.metrics import case_values
+from hettrans.engine.run import fit
+
+ROOT = Path(__file__).parents[1]
+BASE = dict(preset='paper', d=64, heads=4, token_layers=2, item_layers=1, ffn=2, norm='pre', dropout=.1, input_dropout=.1, negatives='catalogue',
+    zero_logit=False, multimodal='raw', text_dim=64, max_len=64, batch=64, lr=2e-3, epochs=12, patience=4, steps=3, token_weight=.1)
+VARIANTS = {   # name -> (what changes, reasons where it should pay)
+    'full': ({}, ()),
+    'no-htfl': (dict(htfl=False), ('conjunction',)),
+    'no-hct': (dict(hct=False), ('conjunction',)),
+    'no-time-gap': (dict(time_gap=False), ('complements', 'replenishment')),
+    'time-unknown': (dict(request_time='unknown'), ('complements', 'replenishment')),
+    'one-step': (dict(steps=1), ('plans',)),
+    'no-indicator': (dict(indicator=False), ('plans',)),
+    'no-token-loss': (dict(token_weight=0.), ('conjunction',)),
+    'quantile-tokens': (dict(multimodal='quantile'), ('cold',)),
+    'no-content': (dict(drop=('title', 'image')), ('cold',)),
+    'past-items': (dict(mask='past_items'), ()),
+    'token-mask': (dict(mask='token'), ()),
+    'post-norm': (dict(norm='post'), ()),
+}
+FIELDS = ['variant', 'seed', 'reason', 'n', 'recall@10', 'ndcg@10', 'valid_ndcg@10', 'epochs', 'minutes', 'users', 'items']
+
+def without(ds, features):
+    "The dataset without some features of its items"
+    if not features: return ds
+    items = ds.schema.tables['items']
+    table = replace(items, features={k: v for k, v in items.features.items() if k not in features})
+    return from_frames(replace(ds.schema, tables=ds.schema.tables | {'items': table}), {k: v for k, v in ds.tables.items()}, ds.truth)
+
+def by_reason(run, reasons):
+    "Metrics of all cases, and of the cases drawn for each reason"
+    cases, log = run.split.test, run.split.log
+    ranks, owner, _ = case_ranks(run.scorer(cases), cases, log.item_j)
+    why = reasons[log.row_j[cases.end_c]][owner]
+    for reason in ('all', *np.unique(why)):
+        keep = np.ones(len(why), bool) if reason == 'all' else why == reason
+        _, values = case_values(ranks[keep], owner[keep])
+        yield reason, int(keep.sum()), *(float(values[k].mean()) for k in ('recall@10', 'ndcg@10'))
+
+def run_one(variant, seed, a):
+    began, out = time.time(), Path(tempfile.mkdtemp(prefix='ablation-'))
+    ds = open_dataset('marketplace', users=a.users, items=a.items, seed=seed)
+    fields = BASE | VARIANTS[variant][0]
+    run = fit('heterrec', without(ds, fields.pop('drop', ())), out/'run', bar=a.bar, seed=seed, **fields)
+    import json
+    done = json.loads((out/'run'/'training.json').read_text())
+    shutil.rmtree(out)
+    for reason, n, recall, ndcg in by_reason(run, ds.truth.truth['reason'].to_numpy().astype(str)):
+        yield dict(zip(FIELDS, (variant, seed, reason, n, round(recall, 5), round(ndcg, 5), round(done['best'], 5), done['epoch'], round((time.time() - began)/60, 1), a.users, a.items)))
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--variants', nargs='+', default=list(VARIANTS), choices=list(VARIANTS)); p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--users', type=int, default=3000); p.add_argument('--items', type=int, default=2000); p.add_argument('--bar', action='store_true')
+    p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'ablations.csv')
+    a = p.parse_args()
+    done = set()
+    if a.out.exists():
+        with open(a.out) as f: done = {(r['variant'], r['seed'], r['users'], r['items']) for r in csv.DictReader(f)}
+    for seed in range(a.seeds):
+        for variant in a.variants:
+            if (variant, str(seed), str(a.users), str(a.items)) in done: continue
+            rows = list(run_one(variant, seed, a))
+            new = not a.out.exists()
+            with open(a.out, 'a', newline='') as f:
+                w = csv.DictWriter(f, FIELDS)
+                if new: w.writeheader()
+                w.writerows(rows)
+            print(variant, seed, ' '.join(f"{r['reason']} {r['recall@10']:.3f}" for r in rows), f"{rows[0]['minutes']} min", flush=True)
+
+if __name__ == '__main__': main()
