@@ -8,8 +8,8 @@ import pandas as pd
 from .schema import InputError
 
 # %% auto #0
-__all__ = ['Behaviours', 'tie_key', 'sort_behaviours', 'tied_share', 'Cases', 'gather_ranges', 'Split', 'last_cases',
-           'leave_last_out', 'window_cases', 'time_split', 'split_behaviours']
+__all__ = ['Behaviours', 'tie_key', 'sort_behaviours', 'Cases', 'gather_ranges', 'Split', 'last_cases', 'leave_last_out',
+           'window_cases', 'time_split', 'split_behaviours']
 
 # %% ../../nbs/1_data/08_sequences_and_splits.ipynb #fee15893
 @dataclass
@@ -51,12 +51,6 @@ def sort_behaviours(
     row_j = np.lexsort((np.arange(len(df)), tie_key(ds, ties, seed), time_j, user_j))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user_j, minlength=len(user_keys)))]).astype(np.int64)
     return Behaviours(np.asarray(user_keys, dtype=object), item_j[row_j].astype(np.int64), time_j[row_j], offsets, row_j.astype(np.int64))
-
-# %% ../../nbs/1_data/08_sequences_and_splits.ipynb #7610143a
-def tied_share(log:Behaviours)->float:
-    "Share of users (of two behaviours or more) whose last behaviour has the same time as the one before"
-    end = log.offsets[1:][log.lengths >= 2]
-    return float((log.time_j[end-1] == log.time_j[end-2]).mean()) if len(end) else 0.
 
 # %% ../../nbs/1_data/08_sequences_and_splits.ipynb #90612ab0
 @dataclass
