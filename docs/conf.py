@@ -10,7 +10,7 @@ myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'deflist']
 myst_heading_anchors = 3
 autodoc_typehints, autodoc_typehints_description_target, autodoc_typehints_format = 'description', 'documented', 'short'
 add_module_names = False
-suppress_warnings = ['myst.xref_missing', 'misc.highlighting_failure']
+suppress_warnings = ['misc.highlighting_failure']
 html_theme = 'pydata_sphinx_theme'
 html_theme_options = dict(navbar_align='left', show_nav_level=2, secondary_sidebar_items=['page-toc'], show_prev_next=True)
 html_static_path, html_js_files, html_css_files = ['_static'], ['hx.js'], ['hx.css']
@@ -33,6 +33,13 @@ def own_signature(app, what, name, obj, options, sig, ret):
     ps = [p.replace(annotation=p.empty) for k, p in inspect.signature(obj.__init__).parameters.items() if k != 'self']
     return str(inspect.Signature(ps)), ret
 
+def no_padding():
+    "For the sake of line numbers, MyST puts 10000 empty lines per cell of a notebook before each autodoc entry: minutes of work"
+    from myst_parser.mocking import MockRSTParser
+    parse = MockRSTParser.parse
+    MockRSTParser.parse = lambda self, text, document: parse(self, text.lstrip('\n'), document)
+
 def setup(app):
+    no_padding()
     app.connect('autodoc-process-docstring', docments_fields)
     app.connect('autodoc-process-signature', own_signature)

@@ -55,6 +55,10 @@ class live(Processor):
                     d[HTML] = _div('hx-widget', dict(state={k: v for k, v in m['state'].items() if k not in ('layout',)}, buffers=m.get('buffers', [])))
                 else: d[HTML] = '<p class="hx-kernel">This control needs a running kernel: open the notebook in JupyterLab to use it.</p>'
 
+def to_docs(cell):
+    "`../../docs/log.md` is right in nbs/, where GitHub and JupyterLab follow it; here docs/ is the root of the site"
+    if cell.cell_type == 'markdown': cell.source = re.sub(r'(\]\((?:\.\./)+)docs/(?=[\w./-]+\.md)', r'\1', cell.source)
+
 class links(Processor):
     "Backticked names of the library become links to their entry"
     def begin(self):
@@ -71,7 +75,7 @@ class links(Processor):
         cell.source = '\n'.join(out)
 
 PROCS = [populate_language, api, strip_ansi, hide_line, filter_stream_, rm_header_dash, rm_export, clean_magics, hide_, echo_, fold_,
-    strip_hidden_metadata, nbval_marks, live, links]
+    strip_hidden_metadata, nbval_marks, live, to_docs, links]
 
 def prep(src, dst):
     p = NBProcessor(src, procs=PROCS, rm_directives=True, process=True)

@@ -1,0 +1,87 @@
+"Runs JupyterLab on loopback and drives it with headless Chromium. Without playwright or a browser its tests are skipped"
+import json, os, secrets, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROME = os.environ.get('CHROME', '/usr/bin/chromium')
+FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+SETTINGS = {'notebook-extension/tracker': {'windowingMode': 'none'},              # keep every cell in the DOM
+            'apputils-extension/notification': {'fetchNews': 'false', 'checkForUpdates': False, 'doNotDisturbMode': True},
+            'docmanager-extension/plugin': {'autosave': False}}
+
+def free_port():
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+
+class Lab:
+    "A server of its own: random port and token, private folders, a copy of the notebooks"
+    def __init__(self, tmp):
+        self.port, self.token, self.tmp = free_port(), secrets.token_hex(16), tmp
+        self.url = f'http://127.0.0.1:{self.port}'
+        for name, d in SETTINGS.items():
+            f = tmp/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
+            f.parent.mkdir(parents=True, exist_ok=True); f.write_text(json.dumps(d))
+        for part in ('nbs', 'docs'): shutil.copytree(ROOT/part, tmp/'root'/part, ignore=shutil.ignore_patterns('.*', '_*'))
+        env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(tmp/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp/'ws'), JUPYTER_CONFIG_DIR=str(tmp/'cfg'),
+            JUPYTER_DATA_DIR=str(tmp/'data'), JUPYTER_RUNTIME_DIR=str(tmp/'run'), OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '1'),
+            HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
+        self.log = open(tmp/'lab.log', 'w')
+        self.proc = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}',
+            '--ServerApp.port_retries=0', f'--IdentityProvider.token={self.token}', f'--ServerApp.root_dir={tmp/"root"}', '--expose-app-in-browser',
+            '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.news_url=None'], env=env, stdout=self.log, stderr=self.log)
+        for _ in range(240):
+            try: self.api('status'); break
+            except OSError:
+                if self.proc.poll() is not None: break
+                time.sleep(.25)
+        else: self.proc.terminate()
+        if self.proc.poll() is not None: raise RuntimeError((tmp/'lab.log').read_text())
+    def api(self, path, method='GET'):
+        r = urllib.request.Request(f'{self.url}/api/{path}', method=method, headers={'Authorization': f'token {self.token}'})
+        with urllib.request.urlopen(r, timeout=10) as f: s = f.read()
+        return json.loads(s) if s else None
+    def close(self):
+        try:
+            for k in self.api('kernels'): self.api(f"kernels/{k['id']}", 'DELETE')
+        finally: self.proc.terminate(); self.proc.wait(20); self.log.close()
+
+READY = """() => { const w = window.jupyterapp.shell.currentWidget;
+    return w.sessionContext.session.kernel.status === 'idle' && [...w.content.model.cells].every(c => c.type !== 'code' || !c.sharedModel.source.trim() || c.executionState !== 'running' && c.executionCount != null) }"""
+ERRORS = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells].flatMap((c, i) => c.type !== 'code' ? [] :
+    c.sharedModel.getOutputs().filter(o => o.output_type === 'error').map(o => `cell ${i}: ${o.ename}: ${o.evalue}`))"""
+
+class Page:
+    "A notebook open in JupyterLab"
+    def __init__(self, lab, page): self.lab, self.page = lab, page
+    def open(self, nb):
+        for s in self.lab.api('sessions'): self.lab.api(f"sessions/{s['id']}", 'DELETE')      # a fresh kernel each time
+        self.page.goto(f'{self.lab.url}/lab/tree/nbs/{nb}?token={self.lab.token}&reset', wait_until='domcontentloaded')
+        self.page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000)
+        return self
+    def run_all(self, timeout=120):
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")     # a run that fails ends early: errors() says where
+        self.page.wait_for_function(f"() => ({READY})() || ({ERRORS})().length", timeout=timeout*1000)
+        return self
+    def errors(self): return self.page.evaluate(ERRORS)
+
+    def ask(self, code):
+        "What `code` prints in the notebook's kernel"
+        return self.page.evaluate("""async code => { const k = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel, f = k.requestExecute({ code }); let s = '';
+            f.onIOPub = m => { if (m.header.msg_type === 'stream') s += m.content.text }; await f.done; return s.trim(); }""", code)
+
+@pytest.fixture(scope='session')
+def browser():
+    try: from playwright.sync_api import sync_playwright
+    except ImportError: pytest.skip('browser not found: playwright is not installed')
+    if not Path(CHROME).exists(): pytest.skip(f'browser not found: {CHROME} (the variable CHROME names another)')
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROME, args=FLAGS); yield b; b.close()
+
+@pytest.fixture(scope='session')
+def lab(browser, tmp_path_factory):
+    l = Lab(tmp_path_factory.mktemp('lab')); yield l; l.close()
+
+@pytest.fixture
+def nb(lab, browser):
+    c = browser.new_context(viewport=dict(width=1300, height=1000)); c.set_default_timeout(20_000)
+    yield Page(lab, c.new_page()); c.close()

@@ -1,0 +1,48 @@
+"What a reader does in JupyterLab: open a notebook, run all of it, move a control"
+import hashlib, json, os
+import pytest
+
+def picture(box):
+    "The pixels of the drawn mask, as a digest"
+    return hashlib.sha1(box.locator('canvas').evaluate('e => e.toDataURL()').encode()).hexdigest()
+
+def test_explorer_follows_slider_and_pointer(nb, tmp_path):
+    from playwright.sync_api import expect
+    pg = nb.open('2_attention/11b_mask_explorer.ipynb').run_all().page
+    assert nb.errors() == []
+    box = pg.locator('.jp-Notebook .hx-explorer').first
+    box.scroll_into_view_if_needed()
+    expect(box).to_have_attribute('data-t', '4')
+    before = picture(box)
+    box.locator('input.hx-t').press('ArrowRight')                  # items: 4 -> 6, and the length follows
+    expect(box).to_have_attribute('data-t', '6')
+    expect(box).to_have_attribute('data-length', '6')
+    assert picture(box) != before
+    cv, tip = box.locator('canvas'), box.locator('.hx-tip')
+    side = cv.bounding_box()['width']/12                           # 6 items of 2 tokens
+    cv.hover(position=dict(x=.5*side, y=2.5*side))                 # row: first token of item 1, column: first token of item 0
+    expect(tip).to_have_text('brand of item 1 reads brand of item 0: pattern 2, same feature across items')
+    cv.hover(position=dict(x=2.5*side, y=.5*side))
+    expect(tip).to_have_text('brand of item 0 may not read brand of item 1')
+    drawn = picture(box)
+    box.locator('input.hx-length').press('ArrowLeft')              # the last item becomes padding
+    expect(box).to_have_attribute('data-length', '5')
+    assert picture(box) != drawn
+    cv.hover(position=dict(x=.5*side, y=11.5*side))
+    expect(tip).to_have_text('category of item 5 may not read brand of item 0: item 5 is padding')
+    pg.screenshot(path=tmp_path/'explorer.png')
+    box.locator('select').select_option('token')                   # a choice made in the page is the value of the trait in the kernel
+    expect(box).to_have_attribute('data-mask', 'token')
+    assert nb.ask('print(ex.mask, ex.t, ex.length)') == 'token 6 5'
+
+def test_an_error_would_be_seen(nb, lab):
+    "The check of the other tests can fail"
+    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, source=s, outputs=[], execution_count=None) for i, s in enumerate(('1 + 1', '1/0', '2 + 2'))]
+    spec = dict(name='python3', display_name='python3', language='python')
+    (lab.tmp/'root'/'nbs'/'broken.ipynb').write_text(json.dumps(dict(cells=cells, metadata=dict(kernelspec=spec), nbformat=4, nbformat_minor=5)))
+    assert nb.open('broken.ipynb').run_all().errors() == ['cell 1: ZeroDivisionError: division by zero']
+
+# nbval runs every notebook anyway, so the slow one is opened here only when LAB_ALL=1 asks for it
+@pytest.mark.parametrize('name', ['3_engine/22_training_loop'] + ['0_start/00_quickstart']*bool(os.environ.get('LAB_ALL')))
+def test_notebook_runs_without_error(nb, name):
+    assert nb.open(f'{name}.ipynb').run_all().errors() == []
