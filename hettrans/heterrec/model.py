@@ -17,10 +17,10 @@ from ..nn.jagged import Layout, last_rows
 from ..nn.masks import MASKS
 
 # %% auto #0
-__all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'UNKNOWN', 'PRESETS', 'NetworkConfig', 'HeterRecConfig', 'mask_name', 'check_config',
-           'make_hct', 'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp', 'training_counts', 'negative_log_q',
-           'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q', 'StepItems', 'step_items',
-           'lmp_of', 'token_loss', 'hide_ids', 'heterrec_loss']
+__all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'UNKNOWN', 'SUMMED', 'PRESETS', 'NetworkConfig', 'HeterRecConfig', 'mask_name',
+           'check_config', 'make_hct', 'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp', 'training_counts',
+           'negative_log_q', 'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q',
+           'StepItems', 'step_items', 'lmp_of', 'token_loss', 'hide_ids', 'heterrec_loss']
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #2556caf3
 @dataclass(frozen=True)
@@ -283,9 +283,10 @@ def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[s
     tokens = [s for s, bag in enumerate(model.htfl.item.bags) if not bag]
     return loss + model.config.token_weight*sum(token_loss(model, output, items, catalogue[model.htfl.item.names[s]], t_cfd[:, s], s) for s in tokens)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #357fbf47
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #24c5d9f5
+SUMMED = dict(zero_logit=False, steps=1, token_weight=0., norm='pre', fuse='sum', tower_fuse='sum', tower_mlp=False, ffn=1, table_scale=.5, out_scale=.1,
+    same_space=True, tau=.07, position='learned', multimodal='raw', neighbours=20, lr=3e-3, epochs=12, shuffle_ties=True)   # what both small presets share
 PRESETS = dict(
     paper=dict(epochs=30, batch=128),
-    small=dict(negatives='mixed', n_sampled=3000, zero_logit=False, steps=1, token_weight=0., d=256, norm='pre', fuse='sum', tower_fuse='sum', tower_mlp=False,
-        htfl=False, ffn=1, dropout=.5, input_dropout=.5, table_scale=.5, out_scale=.1, same_space=True, tau=.07, time_gap=False, position='learned',
-        multimodal='raw', text_dim=512, neighbours=20, batch=256, lr=3e-3, epochs=12, shuffle_ties=True))
+    small=SUMMED | dict(negatives='mixed', n_sampled=3000, d=256, htfl=False, dropout=.5, input_dropout=.5, time_gap=False, text_dim=512, batch=256),
+    shop=SUMMED | dict(negatives='catalogue', token_layers=1, item_layers=1, dropout=.2, input_dropout=.2, text_dim=64, batch=128))
