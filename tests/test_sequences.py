@@ -188,7 +188,8 @@ def test_query_times(split, max_len, known):
         assert batch.query_times.tolist() == log.time_j[rows + known].tolist() and batch.times.tolist() == log.time_j[rows].tolist()
         assert batch.items.tolist() == log.item_j[rows].tolist() and batch.extra['row'].tolist() == log.row_j[rows].tolist()
         assert batch.targets[:, 0].tolist() == log.item_j[rows + 1].tolist()
-    cases, batch = split.test, data.cases(split.test)
+    cases = replace(split.test, time_c=split.test.time_c + 7)      # asked at a moment of its own
+    batch = data.cases(cases)
     rows = np.array(rows_of(np.maximum(cases.start_c, cases.end_c - max_len), cases.end_c))
     last = (batch.offsets[1:] - 1).tolist()
     assert batch.items.tolist() == log.item_j[rows].tolist() and batch.targets is None
