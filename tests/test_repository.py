@@ -33,7 +33,7 @@ def imports(module, source):
             base = n.module or ''
             if n.level: base = '.'.join([*module.split('.')[:-n.level], *([base] if base else [])])
             names = [f'{base}.{a.name}' if module_file(f'{base}.{a.name}').exists() else
-                     hettrans._where.get(a.name, base) if base == 'hettrans' else base for a in n.names]
+                     hettrans._where.get(a.name, base) if base == 'hettrans' else base for a in n.names if (base, a.name) != ('hettrans', '__version__')]
         else: continue
         out += [(x, n.lineno, n in inside) for x in names if x.split('.')[0] == 'hettrans']
     return out
