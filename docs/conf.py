@@ -1,5 +1,6 @@
 "Sphinx reads the notebooks that docs/prep.py leaves in docs/_nbs; nothing is run here"
 import inspect
+from dataclasses import is_dataclass
 from pathlib import Path
 
 project, author, html_title = 'hettrans', 'hettrans contributors', 'hettrans'
@@ -22,7 +23,7 @@ def docments_fields(app, what, name, obj, options, lines):
     "nbdev's `arg, # what it is` comments become :param: fields"
     from fastcore.docments import docments
     if what not in ('function', 'class', 'method'): return
-    try: d = docments(obj.__init__ if isinstance(obj, type) else obj)
+    try: d = docments(obj.__init__ if isinstance(obj, type) and not is_dataclass(obj) else obj)     # a dataclass has its comments at its fields
     except Exception: return
     out = [f':returns: {v}' if k == 'return' else f':param {k}: {v}' for k, v in d.items() if v and k != 'self']
     if out: lines += ['', *out]
