@@ -61,7 +61,9 @@ def quickstart(a):
         if a.fresh and (folder/'config.json').exists():
             import shutil; shutil.rmtree(folder)
         say(f'\n{name}: ' + (f'read from {folder} (--fresh trains it again)' if done else f'training into {folder}'))
-        run = load_run(folder) if done else fit(name, ds, folder, resume=True, seed=a.seed, device=a.device, **(given(epochs=a.epochs) | key_values(a.set) if name in ('sasrec', 'heterrec') else {}), **(dict(preset='shop') if name == 'heterrec' else {}))
+        fields = given(epochs=a.epochs) | key_values(a.set) if name in ('sasrec', 'heterrec') else {}
+        preset = 'shop' if name == 'heterrec' else 'auto'
+        run = load_run(folder) if done else fit(name, ds, folder, preset, resume=True, seed=a.seed, device=a.device, **fields)
         rows[name] = run.metrics
     rows['oracle'] = oracle_metrics(ds, run.split)
     say(f"\nNext behaviour of {run.metrics['n']:,} users, ranked among all {len(ds.items):,} items (test, leave-last-out, 95% intervals over users):\n")
