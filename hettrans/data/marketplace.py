@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['TREE', 'GROUPS', 'TOPS', 'MIDS', 'LEAVES', 'CONSUMABLE', 'COMPLEMENTS', 'COMPLEMENT', 'PLANS', 'PLAN_LEAVES',
-           'STYLES', 'WORDS', 'TIERS', 'BASE_PRICE', 'WAVES', 'BACK', 'CELL', 'LEAF', 'BRAND', 'STYLE', 'NEW', 'ITEM',
-           'WIDER', 'GAPS', 'GAP_SHARE', 'SHORT', 'DUE', 'ACTIONS', 'REASONS', 'PARTS', 'PART_REASON', 'PART_KIND',
-           'PLAN_0', 'ACTION_SHARE', 'SCHEMA', 'MarketConfig', 'brand_names', 'make_causes', 'make_images',
+           'STYLES', 'WORDS', 'TIERS', 'BASE_PRICE', 'WAVES', 'RELEASES', 'BACK', 'CELL', 'LEAF', 'BRAND', 'STYLE',
+           'NEW', 'ITEM', 'WIDER', 'GAPS', 'GAP_SHARE', 'SHORT', 'DUE', 'ACTIONS', 'REASONS', 'PARTS', 'PART_REASON',
+           'PART_KIND', 'PLAN_0', 'ACTION_SHARE', 'SCHEMA', 'MarketConfig', 'brand_names', 'make_causes', 'make_images',
            'make_items', 'Shelves', 'context', 'context_weights', 'make_shelves', 'stretch', 'find_shelf', 'unroll',
            'draw_by_list', 'draw_from_shelf', 'make_users', 'draw_gaps', 'gap_below', 'Moment', 'last_where', 'pick',
            'Log', 'make_moment', 'part_keys', 'part_weights', 'clock', 'weights_unknown_time', 'choose', 'next_items',
@@ -16,7 +16,7 @@ import tomllib
 from dataclasses import dataclass, fields, asdict, replace
 import numpy as np, pandas as pd
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #51b275ee
+# %% ../../nbs/1_data/02_marketplace.ipynb #4382a838
 @dataclass(frozen=True)
 class MarketConfig:
     "Size and dials of a marketplace; the same numbers give the same bits"
@@ -27,13 +27,13 @@ class MarketConfig:
     brands: int = 0                 # number of brands; 0 = one per hundred items, at least 8
     need: float = 0.5               # share of ordinary behaviour that follows the current need (the rest follows taste)
     need_change: float = 0.2        # probability that the need changes after a behaviour
-    conjunction: float = 1.3        # dial 1: brand of the last bought item x category of the last carted one (HTFL)
-    complements: float = 4.0        # dial 2a: what goes with a purchase made less than an hour ago (time gaps)
-    replenishment: float = 8.0      # dial 2b: a substitute for a consumable bought 20 to 45 days ago (time gaps)
+    conjunction: float = 5.         # dial 1: after a cart, the brand of the last bought item x category of the carted one (HTFL)
+    complements: float = 8.0        # dial 2a: after a purchase, within an hour, what goes with it (time gaps)
+    replenishment: float = 12.      # dial 2b: a substitute for a consumable bought 20 to 45 days ago (time gaps)
     plans: float = 2.5              # dial 3: the next step of an ordered plan (multi-step loss)
     plan_start: float = 0.12        # a user without a plan starts one with this share of the weight `plans`
-    cold: float = 1.5               # dial 4: new arrivals in the user's style, known by their content only (multimodal tokens)
-    cold_share: float = 0.5        # share of the items that are released late
+    cold: float = 1.0               # dial 4: new arrivals in the user's style, known by their content only (multimodal tokens)
+    cold_share: float = 0.4         # share of the items that are released late
     again: float = 0.15             # looking once more at one of the items before the last
     popularity: float = 1.2         # spread (of the logarithm) of the items' own weights
     end: int = 1_767_225_600        # the last second of the log, seconds since 1970
@@ -79,13 +79,14 @@ PLANS = {'camping trip': 'tent, hiking boots, headlamp, water bottle, action cam
          'new flat': 'bookshelf, frying pan, toaster, shampoo, toothpaste, monitor'}
 PLAN_LEAVES = np.array([[LEAVES.index(leaf) for leaf in plan.split(', ')] for plan in PLANS.values()])
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #345a4cc8
+# %% ../../nbs/1_data/02_marketplace.ipynb #96dc2881
 STYLES = {'rustic': 'oak woven earthen farmhouse', 'neon': 'glowing electric vivid laser', 'minimal': 'plain white slim quiet',
           'vintage': 'retro classic fifties brass', 'floral': 'blossom meadow garden petal', 'arctic': 'polar glacier frost nordic'}
 WORDS = [text.split() for text in STYLES.values()]
 TIERS = ['basic', 'solid', 'premium']
 BASE_PRICE = {top: price for top, price in zip(TOPS, [220, 120, 45, 7, 12, 70, 40, 60])}
 WAVES = 8                        # number of release dates of late items
+RELEASES = 100., .5              # days before the end of the first and of the last of them
 BACK = 4                         # how far back `again` looks
 
 def brand_names(n, rng):
@@ -95,7 +96,7 @@ def brand_names(n, rng):
     while len(names) < n: names[''.join(rng.choice(syllables, 2 + int(rng.random() < .5))).capitalize()] = 1
     return list(names)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #bd8d5a50
+# %% ../../nbs/1_data/02_marketplace.ipynb #55de58e4
 def make_causes(config, rng):
     "The hidden causes of every item, as arrays of length `items`"
     n, brands = config.items, config.brands or max(8, config.items // 100)
@@ -112,6 +113,7 @@ def make_images(causes, rng, width=32):
     x_vd = style[causes['style']] + .6 * leaf[causes['leaf']] + .3 * brand[causes['brand']]
     return (x_vd + .5 * rng.normal(size=x_vd.shape)).round(3).astype(np.float32)
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #f7e4ad47
 def make_items(causes, brands, rng):
     "The item table as the shop would export it"
     leaf, n = causes['leaf'], len(causes['leaf'])
@@ -142,7 +144,7 @@ def context(era, budget, new=False):
     "Number of the context: what is released, what is affordable, all items or new arrivals only"
     return (int(new) * (WAVES + 1) + era) * 3 + budget
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #ad07541a
+# %% ../../nbs/1_data/02_marketplace.ipynb #27155fcd
 def context_weights(causes):
     "Item weights in every context: released, near the budget, perhaps new (of the last three release dates)"
     rows = []
@@ -152,6 +154,7 @@ def context_weights(causes):
             for budget in range(3): rows.append(causes['weight'] * there * .35 ** abs(causes['tier'] - budget))
     return np.stack(rows)
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #e30257d0
 def make_shelves(causes):
     "Sort the catalogue three times and add up"
     leaf, brand, style = causes['leaf'], causes['brand'], causes['style']
@@ -276,7 +279,7 @@ PART_KIND = np.array([kind for _, kind in PARTS])
 PLAN_0 = [r for r, _ in PARTS].index('plans')
 ACTION_SHARE = np.array([[.60, .22, .18]] * 3 + [[.40, .25, .35], [.15, .15, .70], [.40, .30, .30], [.60, .22, .18], [.30, .40, .30]])   # per reason
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #2d4874cc
+# %% ../../nbs/1_data/02_marketplace.ipynb #83acb262
 @dataclass
 class Moment:
     "What the rules see: a user at the moment before a behaviour; arrays over cases c"
@@ -290,6 +293,7 @@ class Moment:
     bought: np.ndarray         # item bought last, -1 = none
     bought_at: np.ndarray      # when
     carted: np.ndarray         # item carted last, -1 = none
+    latest: np.ndarray         # action of the behaviour before it, -1 = none
     used: np.ndarray           # consumable bought last, -1 = none
     used_at: np.ndarray        # when
     recent: np.ndarray         # the items before the last one [c, BACK], -1 = none
@@ -306,7 +310,7 @@ def pick(x_ct, place_c, none=-1):
     if not x_ct.shape[1]: return np.full(len(x_ct), none)
     return np.where(place_c >= 0, x_ct[np.arange(len(x_ct)), place_c], none)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #67e3b4ce
+# %% ../../nbs/1_data/02_marketplace.ipynb #79647bf8
 @dataclass(frozen=True)
 class Log:
     "All histories, padded to one length, with the hidden state before each behaviour; -1 = nothing"
@@ -320,6 +324,7 @@ class Log:
     part_ut: np.ndarray        # number of the part of the mixture that was drawn
     length_u: np.ndarray       # behaviours per user
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #3311460e
 def make_moment(log, leaf_v, waves, user_c, at_c):
     "What the rules see before behaviour `at_c` of the users `user_c`"
     t = int(at_c.max(initial=0))
@@ -330,7 +335,7 @@ def make_moment(log, leaf_v, waves, user_c, at_c):
     now, last = log.time_ut[user_c, at_c], pick(when, at_c - 1, none=0)
     recent = np.stack([pick(item, np.maximum(at_c - 2 - k, -1)) for k in range(BACK)], 1)
     return Moment(user_c, log.need_ut[user_c, at_c], log.plan_ut[user_c, at_c], log.step_ut[user_c, at_c], now, last,
-                  np.searchsorted(waves, last, side='right'), pick(item, buy), pick(when, buy, 0), pick(item, cart), pick(item, use), pick(when, use, 0),
+                  np.searchsorted(waves, last, side='right'), pick(item, buy), pick(when, buy, 0), pick(item, cart), pick(act, at_c - 1), pick(item, use), pick(when, use, 0),
                   recent, np.where(before & log.first_ut[user_c, :t], item, -1))
 
 # %% ../../nbs/1_data/02_marketplace.ipynb #96b0a100
@@ -346,14 +351,15 @@ def part_keys(moment, causes, taste):
          0 * plan, style + 0 * mid, 0 * moment.recent]
     return np.concatenate(a, 1), np.concatenate(b, 1)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #04909d5d
+# %% ../../nbs/1_data/02_marketplace.ipynb #5b3fe30c
 def part_weights(moment, causes, taste, config, short_c, due_c, without=()):
     "Weights `w_cm` of the parts, summing to 1 in each row"
     share = taste['share'][moment.user]
-    both, plan = (moment.bought >= 0) & (moment.carted >= 0), np.arange(len(PLANS)) == moment.plan[:, None]
+    both, plan = (moment.bought >= 0) & (moment.latest == 1), np.arange(len(PLANS)) == moment.plan[:, None]
+    fresh = (moment.latest == 2) & (COMPLEMENT[causes['leaf'][moment.bought]] >= 0)
     start = config.plan_start / len(PLANS) * (moment.plan[:, None] < 0)
     raw = [share * (1 - config.need) / 2] * 2 + [np.full((len(share), 1), config.need), config.conjunction * both[:, None],
-           config.complements * (short_c & (moment.bought >= 0) & (COMPLEMENT[causes['leaf'][moment.bought]] >= 0))[:, None],
+           config.complements * (short_c & fresh)[:, None],
            config.replenishment * (due_c & (moment.used >= 0))[:, None], config.plans * (plan + start),
            config.cold * share * (moment.era > 0)[:, None], config.again / BACK * (moment.recent >= 0)]
     w_cm = np.concatenate(raw, 1).astype(float)
@@ -409,7 +415,7 @@ def new_need(need, chance, taste, rng):
     leaf = mid * 3 + rng.integers(3, size=len(need))
     return np.where(rng.random(len(need)) < chance, leaf, need),
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #caf60b90
+# %% ../../nbs/1_data/02_marketplace.ipynb #3cbb9f66
 def make_lengths_and_times(config, rng):
     "Lengths (longest first) and times; the last behaviour of everybody falls into the last two days"
     n, mean = config.users, config.behaviours
@@ -420,6 +426,7 @@ def make_lengths_and_times(config, rng):
     shift = config.end - rng.integers(0, 2 * 86400, n) - time_ut.max(1)
     return length, np.where(inside, time_ut + shift[:, None], -1)
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #0530e5cc
 def live(config, world, waves, rng):
     "The histories of all users, one position at a time, all users at once"
     causes, taste, _ = world
@@ -438,7 +445,7 @@ def live(config, world, waves, rng):
         need, plan, step = move_on(part, need[:n], plan[:n], step[:n], taste, config, rng)
     return log
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #2bb228b4
+# %% ../../nbs/1_data/02_marketplace.ipynb #cda4dee7
 def spread(shelf, shelves, at, seen_cv, w_c, p_cv):
     "Add to the rows `at` of `p_cv` the distributions of their shelves, times `w_c`"
     case, v, q = unroll(shelf, shelves)
@@ -446,6 +453,7 @@ def spread(shelf, shelves, at, seen_cv, w_c, p_cv):
     total = np.bincount(case, q, minlength=len(at))
     p_cv[at[case], v] += q * (w_c / total)[case]                                   # (case, v) pairs of one shelf never repeat
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #26c7e23c
 def add_up(moment, w_cm, world):
     "Probability of every item as the next behaviour: `p_cv`, float64"
     causes, taste, shelves = world
@@ -562,7 +570,7 @@ def mixture(
 
 Market.oracle, Market.redraw, Market.mixture = oracle, redraw, mixture
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #3da61b49
+# %% ../../nbs/1_data/02_marketplace.ipynb #43816f46
 def tables_of(log, items, users):
     "Interactions and truth as tables, by user and position"
     u, t = np.nonzero(log.item_ut >= 0)
@@ -573,6 +581,7 @@ def tables_of(log, items, users):
         plan=plans[log.plan_ut[u, t]], step=log.step_ut[u, t]))
     return interactions, truth
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #7c7c3475
 def simulate(
     config=MarketConfig(),    # sizes, dials and the seed
 ):
@@ -590,7 +599,7 @@ def simulate(
         raise ValueError(f'too few items: {there} from the start, and a history may hold {3 * config.behaviours}; lower cold_share or behaviours')
     items = make_items(causes, brand_names(causes['brand'].max() + 1, world_rng), world_rng)
     users, taste = make_users(config, causes, user_rng)
-    waves = config.end - (np.linspace(2.2, .2, WAVES) * 86400).astype(np.int64)
+    waves = config.end - (np.geomspace(*RELEASES, WAVES) * 86400).astype(np.int64)
     world = causes, taste, make_shelves(causes)
     log = live(config, world, waves, life_rng)                                     # longest histories first: shuffle the users
     order = life_rng.permutation(config.users)
