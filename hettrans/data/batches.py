@@ -9,9 +9,10 @@ from torch import Tensor
 from .sequences import gather_ranges
 
 # %% auto #0
-__all__ = ['SequenceBatch', 'SequenceData', 'next_items', 'train_batch', 'windows', 'shuffled_ties', 'length_batches']
+__all__ = ['SequenceBatch', 'map_tensors', 'to_device', 'SequenceData', 'pack_rows', 'pack_cases', 'next_items', 'train_batch',
+           'windows', 'tied_order', 'shuffled_ties', 'length_batches']
 
-# %% ../../nbs/1_data/09_batches.ipynb #07c4aa5e
+# %% ../../nbs/1_data/09_batches.ipynb #ac9cc3cf
 @dataclass
 class SequenceBatch:
     "Histories packed one after another: sequence `b` owns rows `offsets[b]:offsets[b+1]`"
@@ -23,16 +24,20 @@ class SequenceBatch:
     targets: Tensor|None=None  # catalogue rows of the next `p` behaviours, -1 = none, `[j, p]`
 
     def __len__(self): return len(self.offsets) - 1
-    def map(self, fn)->"SequenceBatch":
-        "The batch with `fn` applied to every tensor"
-        kept = {k: fn(getattr(self, k)) for k in ('offsets', 'items', 'times', 'query_times')}
-        return SequenceBatch(**kept, extra={k: fn(v) for k, v in self.extra.items()}, targets=None if self.targets is None else fn(self.targets))
-    def to(self, device)->"SequenceBatch":
-        "A copy on a device; from pinned memory it does not wait"
-        return self.map(lambda x: x.to(device, non_blocking=True))
-    def pin_memory(self)->"SequenceBatch": return self.map(lambda x: x.pin_memory())
 
-# %% ../../nbs/1_data/09_batches.ipynb #88a7db92
+# %% ../../nbs/1_data/09_batches.ipynb #7b1cf685
+def map_tensors(self, fn)->SequenceBatch:
+    "The batch with `fn` applied to every tensor"
+    kept = {k: fn(getattr(self, k)) for k in ('offsets', 'items', 'times', 'query_times')}
+    return SequenceBatch(**kept, extra={k: fn(v) for k, v in self.extra.items()}, targets=None if self.targets is None else fn(self.targets))
+
+def to_device(self, device)->SequenceBatch:
+    "A copy on a device; from pinned memory it does not wait"
+    return self.map(lambda x: x.to(device, non_blocking=True))
+
+SequenceBatch.map, SequenceBatch.to, SequenceBatch.pin_memory = map_tensors, to_device, lambda self: self.map(lambda x: x.pin_memory())
+
+# %% ../../nbs/1_data/09_batches.ipynb #8f2c7c79
 class SequenceData:
     "The log as tensors, and the batches that are cut from it"
     def __init__(self,
@@ -44,26 +49,32 @@ class SequenceData:
         self.log, self.extra, self.max_len, self.known = log, extra or {}, max_len, request_time == 'known'
         self.items, self.times = torch.from_numpy(log.item_j), torch.from_numpy(log.time_j)
 
-    def pack(self,
-        start:np.ndarray,            # first row of each sequence
-        end:np.ndarray,              # one past its last row
-        ask_c:np.ndarray|None=None,  # when the last position asks; None: at the time of the row after it
-        targets:Tensor|None=None,
-    )->SequenceBatch:
-        "Rows `start:end` of the log, one sequence after another"
-        rows, off = gather_ranges(start, end)
-        r = torch.from_numpy(rows)
-        query = self.times[r]
-        if self.known and len(rows):
-            query = self.times[(r + 1).clamp_max(len(self.times) - 1)]
-            if ask_c is not None: query[torch.from_numpy(off[1:] - 1)] = torch.from_numpy(ask_c)
-        return SequenceBatch(torch.from_numpy(off), self.items[r], self.times[r], query, {k: v[r] for k, v in self.extra.items()}, targets)
+# %% ../../nbs/1_data/09_batches.ipynb #44b1ee0d
+def pack_rows(self:SequenceData,
+    start:np.ndarray,            # first row of each sequence
+    end:np.ndarray,              # one past its last row
+    ask_c:np.ndarray|None=None,  # when the last position asks; None: at the time of the row after it
+    targets:Tensor|None=None,    # of every row
+)->SequenceBatch:
+    "Rows `start:end` of the log, one sequence after another"
+    rows, off = gather_ranges(start, end)
+    r = torch.from_numpy(rows)
+    query = self.times[r]
+    if self.known and len(rows):
+        query = self.times[(r + 1).clamp_max(len(self.times) - 1)]
+        if ask_c is not None: query[torch.from_numpy(off[1:] - 1)] = torch.from_numpy(ask_c)
+    return SequenceBatch(torch.from_numpy(off), self.items[r], self.times[r], query, {k: v[r] for k, v in self.extra.items()}, targets)
 
-    def cases(self, cases)->SequenceBatch:
-        "The histories of `cases`, cut to the most recent `max_len`"
-        return self.pack(np.maximum(cases.start_c, cases.end_c - self.max_len), cases.end_c, cases.time_c)
+SequenceData.pack = pack_rows
 
-# %% ../../nbs/1_data/09_batches.ipynb #295bdb51
+# %% ../../nbs/1_data/09_batches.ipynb #8ba07d71
+def pack_cases(self:SequenceData, cases)->SequenceBatch:
+    "The histories of `cases`, cut to the most recent `max_len`"
+    return self.pack(np.maximum(cases.start_c, cases.end_c - self.max_len), cases.end_c, cases.time_c)
+
+SequenceData.cases = pack_cases
+
+# %% ../../nbs/1_data/09_batches.ipynb #716ec4cb
 def next_items(
     item_j:np.ndarray,  # the log's items
     start:np.ndarray,   # windows `start:end` of the log
@@ -76,6 +87,7 @@ def next_items(
     stop_j = np.repeat(end, end - 1 - start)
     return np.where(ahead_jp < stop_j[:, None], item_j[np.minimum(ahead_jp, len(item_j) - 1)], -1)
 
+# %% ../../nbs/1_data/09_batches.ipynb #072dc2f3
 def train_batch(data:SequenceData, start:np.ndarray, end:np.ndarray, steps:int=1)->SequenceBatch:
     "Windows whose every row but the last is an input, with the next `steps` items as targets"
     return data.pack(start, end - 1, targets=torch.from_numpy(next_items(data.log.item_j, start, end, steps)))
@@ -94,7 +106,20 @@ def windows(
     stop = e[user] - max_len*gather_ranges(np.zeros_like(n), n)[0]
     return np.maximum(s[user], stop - max_len - 1), stop
 
-# %% ../../nbs/1_data/09_batches.ipynb #713cfa31
+# %% ../../nbs/1_data/09_batches.ipynb #6e421f60
+def tied_order(
+    time_j:np.ndarray,         # times of the log
+    start_u:np.ndarray,        # training rows of each user: first
+    end_u:np.ndarray,          # and one past the last
+    rng:np.random.Generator,   # one number for each training row
+)->np.ndarray:
+    "The rows of the log, training rows of equal time in a new random order"
+    train, off = gather_ranges(start_u, end_u)
+    user_j, row = np.repeat(np.arange(len(start_u)), np.diff(off)), np.arange(len(time_j))
+    row[train] = train[np.lexsort((rng.random(len(train)), time_j[train], user_j))]
+    return row
+
+# %% ../../nbs/1_data/09_batches.ipynb #0b22a357
 def shuffled_ties(
     data:SequenceData,
     start_u:np.ndarray,        # training rows of each user: first
@@ -102,10 +127,7 @@ def shuffled_ties(
     rng:np.random.Generator,
 )->SequenceData:
     "The same log with training rows of equal time in a new random order"
-    train, off = gather_ranges(start_u, end_u)
-    user_j = np.repeat(np.arange(len(start_u)), np.diff(off))
-    row = np.arange(len(data.log.item_j))
-    row[train] = train[np.lexsort((rng.random(len(train)), data.log.time_j[train], user_j))]
+    row = tied_order(data.log.time_j, start_u, end_u, rng)
     log = replace(data.log, item_j=data.log.item_j[row], row_j=data.log.row_j[row])
     r = torch.from_numpy(row)
     return SequenceData(log, {k: v[r] for k, v in data.extra.items()}, data.max_len, 'known' if data.known else 'unknown')

@@ -10,9 +10,23 @@ from .encode import TokenSpec
 from .sequences import Split
 
 # %% auto #0
-__all__ = ['pair_weights', 'item_neighbours', 'NeighbourConfig', 'neighbour_token', 'own_pairs', 'leave_own_out']
+__all__ = ['meetings', 'pair_weights', 'ranked_pairs', 'item_neighbours', 'NeighbourConfig', 'neighbour_token', 'window_items',
+           'own_pairs', 'left_over', 'leave_own_out']
 
-# %% ../../nbs/1_data/09b_neighbours.ipynb #cc29ae57
+# %% ../../nbs/1_data/09b_neighbours.ipynb #69d6f40d
+def meetings(
+    item_j:np.ndarray, user_j:np.ndarray,  # training items, histories one after another, and whose they are
+    steps:int,                             # largest distance
+)->tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Every meeting of two behaviours of one user in both directions: items x, y and 1/distance"
+    x, y, w = [], [], []
+    for s in range(1, steps + 1):
+        i = np.flatnonzero(user_j[:-s] == user_j[s:])
+        a, b = item_j[i], item_j[i + s]
+        x += [a, b]; y += [b, a]; w += [np.full(2*len(a), 1/s)]
+    return tuple(map(np.concatenate, (x, y, w)))
+
+# %% ../../nbs/1_data/09b_neighbours.ipynb #695dd81b
 def pair_weights(
     split:Split,
     n_items:int,  # rows of the catalogue
@@ -22,17 +36,21 @@ def pair_weights(
     rows = split.train_rows
     item = split.log.item_j[rows]
     user = np.repeat(np.arange(len(split.log)), split.train_end_u - split.train_start_u)
-    x, y, w = [], [], []
-    for s in range(1, steps + 1):
-        i = np.flatnonzero(user[:-s] == user[s:])
-        a, b = item[i], item[i + s]
-        x += [a, b]; y += [b, a]; w += [np.full(2*len(a), 1/s)]
-    x, y, w = map(np.concatenate, (x, y, w))
+    x, y, w = meetings(item, user, steps)
     keep = x != y
     pair, place = np.unique(x[keep]*n_items + y[keep], return_inverse=True)
     return pair//n_items, pair % n_items, np.bincount(place, w[keep], len(pair))
 
-# %% ../../nbs/1_data/09b_neighbours.ipynb #e0e5644f
+# %% ../../nbs/1_data/09b_neighbours.ipynb #fe5aad8e
+def ranked_pairs(
+    x:np.ndarray, y:np.ndarray, w:np.ndarray,  # pairs and their weights
+)->tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    "The pairs item by item, most weight first, ties to the smaller neighbour; and the place of each pair in its item"
+    order = np.lexsort((y, -w, x))
+    x, y, w = x[order], y[order], w[order]
+    return x, y, w, np.arange(len(x)) - np.searchsorted(x, x)
+
+# %% ../../nbs/1_data/09b_neighbours.ipynb #5834df57
 def item_neighbours(
     split:Split,
     n_items:int,  # rows of the catalogue
@@ -40,22 +58,20 @@ def item_neighbours(
     steps:int=5,  # largest distance at which two behaviours of a user make a pair
 )->tuple[np.ndarray, np.ndarray]:
     "Catalogue rows of the `n` nearest neighbours of every item (-1 = none) and their weights, `[v, n]` each"
-    x, y, w = pair_weights(split, n_items, steps)
-    order = np.lexsort((y, -w, x))
-    x, y, w = x[order], y[order], w[order]
-    place = np.arange(len(x)) - np.searchsorted(x, x)
+    x, y, w, place = ranked_pairs(*pair_weights(split, n_items, steps))
     near = place < n
     rows_vn, weight_vn = np.full((n_items, n), -1), np.zeros((n_items, n), np.float32)
     rows_vn[x[near], place[near]], weight_vn[x[near], place[near]] = y[near], w[near]
     return rows_vn, weight_vn
 
-# %% ../../nbs/1_data/09b_neighbours.ipynb #4877ad2c
+# %% ../../nbs/1_data/09b_neighbours.ipynb #211229d2
 @dataclass(frozen=True)
 class NeighbourConfig:
     "Neighbours of an item as one more token"
     neighbours: int = 0       # how many of them; 0 = no such token
     neighbour_reach: int = 5  # behaviours of a user up to this far apart make a pair
 
+# %% ../../nbs/1_data/09b_neighbours.ipynb #34b1a437
 def neighbour_token(
     split:Split,
     id_codes_v:Tensor,       # code of every catalogue item's id, `[v, 1]`
@@ -69,7 +85,19 @@ def neighbour_token(
     spec = TokenSpec('neighbours', 'bag', id_rows, config.neighbours, 0, 'item')
     return spec, {'neighbours': codes_vn, 'neighbours.weight': torch.from_numpy(weight_vn)}
 
-# %% ../../nbs/1_data/09b_neighbours.ipynb #29d1b1d9
+# %% ../../nbs/1_data/09b_neighbours.ipynb #feeb4d77
+def window_items(
+    batch,    # a training `SequenceBatch`
+)->tuple[Tensor, Tensor]:
+    "Items of all windows with the last target at the end of each, and the window that each belongs to"
+    b = torch.arange(len(batch), device=batch.items.device)
+    seq, last = torch.repeat_interleave(b, batch.offsets.diff() + 1), batch.offsets[1:] + b
+    item = batch.items.new_empty(len(batch.items) + len(batch))
+    inner = torch.ones_like(item, dtype=torch.bool); inner[last] = False
+    item[inner], item[last] = batch.items, batch.targets[batch.offsets[1:] - 1, 0]
+    return item, seq
+
+# %% ../../nbs/1_data/09b_neighbours.ipynb #d1f5a732
 def own_pairs(
     batch,            # a training `SequenceBatch`
     code_v:Tensor,    # code of every catalogue item's id, `[v]`
@@ -77,13 +105,7 @@ def own_pairs(
     reach:int,        # largest distance
 )->tuple[Tensor, Tensor]:
     "Sorted keys `x*id_rows + code(y)` of the pairs in a batch's windows (inputs and last target), and their weights"
-    n, b = len(batch.items), torch.arange(len(batch), device=batch.items.device)
-    seq = torch.repeat_interleave(b, batch.offsets.diff() + 1)
-    last = batch.offsets[1:] + b
-    item = batch.items.new_empty(n + len(batch))
-    inner = torch.ones_like(item, dtype=torch.bool); inner[last] = False
-    item[inner], item[last] = batch.items, batch.targets[batch.offsets[1:] - 1, 0]
-    keys, weights = [], []
+    (item, seq), keys, weights = window_items(batch), [], []
     for s in range(1, reach + 1):
         i = (seq[:-s] == seq[s:]).nonzero().flatten()
         for x, y in ((item[i], item[i + s]), (item[i + s], item[i])):
@@ -91,6 +113,19 @@ def own_pairs(
     key, place = torch.unique(torch.cat(keys), return_inverse=True)
     return key, torch.zeros(len(key), device=key.device).index_add_(0, place, torch.cat(weights))
 
+# %% ../../nbs/1_data/09b_neighbours.ipynb #7df3819e
+def left_over(
+    codes_vn:Tensor, weight_vn:Tensor,  # bags of all items: codes and weights
+    key:Tensor, weight:Tensor,          # pairs to subtract, as `own_pairs` gives them
+    id_rows:int,                        # rows of the id's table
+)->Tensor:
+    "Weights of the bags without those pairs, `[v, n]`"
+    mine_vn = torch.arange(len(codes_vn), device=key.device)[:, None]*id_rows + codes_vn
+    at = torch.searchsorted(key, mine_vn).clamp_max(len(key) - 1)
+    left_vn = weight_vn - torch.where(key[at] == mine_vn, weight[at], 0.)
+    return torch.where(left_vn > 1e-4, left_vn, 0.)
+
+# %% ../../nbs/1_data/09b_neighbours.ipynb #45b481af
 def leave_own_out(
     catalogue:dict[str, Tensor],  # codes with the neighbours token
     batch,                        # a training `SequenceBatch`
@@ -100,8 +135,4 @@ def leave_own_out(
 )->dict[str, Tensor]:
     "The catalogue with the batch's own pairs subtracted from all bags"
     key, weight = own_pairs(batch, catalogue[id_name][:, 0], id_rows, reach)
-    codes_vn, weight_vn = catalogue['neighbours'], catalogue['neighbours.weight']
-    mine_vn = torch.arange(len(codes_vn), device=key.device)[:, None]*id_rows + codes_vn
-    at = torch.searchsorted(key, mine_vn).clamp_max(len(key) - 1)
-    left = weight_vn - torch.where(key[at] == mine_vn, weight[at], 0.)
-    return catalogue | {'neighbours.weight': torch.where(left > 1e-4, left, 0.)}
+    return catalogue | {'neighbours.weight': left_over(catalogue['neighbours'], catalogue['neighbours.weight'], key, weight, id_rows)}

@@ -10,9 +10,9 @@ from ..data.sequences import Cases
 from .metrics import retrieval_metrics, target_ranks
 
 # %% auto #0
-__all__ = ['Scorer', 'judge', 'case_ranks']
+__all__ = ['Scorer', 'catalogue_vectors', 'history_scores', 'scored_cases', 'case_ranks', 'judge']
 
-# %% ../../nbs/3_engine/28_evaluate.ipynb #6ca87e5d
+# %% ../../nbs/3_engine/28_evaluate.ipynb #00288511
 class Scorer:
     "Scores of the whole catalogue for histories, from any model"
     def __init__(self,
@@ -22,44 +22,46 @@ class Scorer:
         batch:int=256,        # histories at a time
     ):
         self.model, self.catalogue, self.data, self.batch, self._items = model, catalogue, data, batch, None
+
     @property
     def device(self)->torch.device: return next(self.model.parameters()).device
+
     def forget(self):
         "Call it when the weights have changed"
         self._items = None
-    @property
-    def items_vd(self)->Tensor:
-        "Vectors of the whole catalogue, float32 `[v, d]`"
-        if self._items is None:
-            n = len(next(iter(self.catalogue.values())))
-            slices = ({k: x[i:i + 4096] for k, x in self.catalogue.items()} for i in range(0, n, 4096))
-            with torch.inference_mode(): self._items = torch.cat([self.model.item_vectors(s).float() for s in slices])
-        return self._items
-    def scores(self, batch:SequenceBatch)->np.ndarray:
-        "Scores of every item for each history of a batch, float32 `[b, v]`"
-        if not isinstance(self.model, nn.Module): return self.model.scores(batch)
-        with torch.inference_mode():
-            u_bd = self.model.user_vectors(batch.to(self.device), self.catalogue)
-            return (u_bd.float() @ self.items_vd.T).cpu().numpy()
-    def __call__(self, cases:Cases):
-        "Yield (indices of cases, their scores `[b, v]`), histories of similar length together"
-        order = np.argsort(cases.end_c - cases.start_c, kind='stable')
-        for i in range(0, len(order), self.batch):
-            c = order[i:i + self.batch]
-            yield c, self.scores(self.data.cases(cases.take(c)))
 
-# %% ../../nbs/3_engine/28_evaluate.ipynb #4749358d
-def judge(
-    scored,                # yields (indices of cases, scores `[b, v]`): `scorer(cases)`, or anything that looks like it
-    cases:Cases,
-    log_items:np.ndarray,  # catalogue row of every behaviour of the log
-    keep_seen:bool=False,  # may items of the history be recommended, and count
-    intervals:bool=True,   # 95% bootstrap intervals by case
-)->dict:
-    "Full-catalogue metrics"
-    ranks, owner, lost = case_ranks(scored, cases, log_items, keep_seen)
-    return retrieval_metrics(ranks, owner, intervals=intervals) | dict(not_counted=lost)
+# %% ../../nbs/3_engine/28_evaluate.ipynb #06155b64
+def catalogue_vectors(self)->Tensor:
+    "Vectors of the whole catalogue, float32 `[v, d]`"
+    if self._items is None:
+        n = len(next(iter(self.catalogue.values())))
+        slices = ({k: x[i:i + 4096] for k, x in self.catalogue.items()} for i in range(0, n, 4096))
+        with torch.inference_mode(): self._items = torch.cat([self.model.item_vectors(s).float() for s in slices])
+    return self._items
 
+Scorer.items_vd = property(catalogue_vectors)
+
+# %% ../../nbs/3_engine/28_evaluate.ipynb #a18a8f13
+def history_scores(self, batch:SequenceBatch)->np.ndarray:
+    "Scores of every item for each history of a batch, float32 `[b, v]`"
+    if not isinstance(self.model, nn.Module): return self.model.scores(batch)
+    with torch.inference_mode():
+        u_bd = self.model.user_vectors(batch.to(self.device), self.catalogue)
+        return (u_bd.float() @ self.items_vd.T).cpu().numpy()
+
+Scorer.scores = history_scores
+
+# %% ../../nbs/3_engine/28_evaluate.ipynb #95a8fa52
+def scored_cases(self, cases:Cases):
+    "Yield (indices of cases, their scores `[b, v]`), histories of similar length together"
+    order = np.argsort(cases.end_c - cases.start_c, kind='stable')
+    for i in range(0, len(order), self.batch):
+        c = order[i:i + self.batch]
+        yield c, self.scores(self.data.cases(cases.take(c)))
+
+Scorer.__call__ = scored_cases
+
+# %% ../../nbs/3_engine/28_evaluate.ipynb #512e94a5
 def case_ranks(scored, cases:Cases, log_items:np.ndarray, keep_seen:bool=False)->tuple[np.ndarray, np.ndarray, int]:
     "Rank of every target, the case of each (ascending), and how many cases were not counted"
     ranks, owner, lost = [], [], 0
@@ -70,3 +72,15 @@ def case_ranks(scored, cases:Cases, log_items:np.ndarray, keep_seen:bool=False)-
     ranks, owner = np.concatenate(ranks), np.concatenate(owner)
     order = np.argsort(owner, kind='stable')
     return ranks[order], owner[order], lost
+
+# %% ../../nbs/3_engine/28_evaluate.ipynb #bf01233e
+def judge(
+    scored,                # yields (indices of cases, scores `[b, v]`): `scorer(cases)`, or anything that looks like it
+    cases:Cases,
+    log_items:np.ndarray,  # catalogue row of every behaviour of the log
+    keep_seen:bool=False,  # may items of the history be recommended, and count
+    intervals:bool=True,   # 95% bootstrap intervals by case
+)->dict:
+    "Full-catalogue metrics"
+    ranks, owner, lost = case_ranks(scored, cases, log_items, keep_seen)
+    return retrieval_metrics(ranks, owner, intervals=intervals) | dict(not_counted=lost)

@@ -12,10 +12,10 @@ from ..data.schema import InputError
 
 # %% auto #0
 __all__ = ['TrainConfig', 'check_train', 'seed_everything', 'choose_device', 'rate', 'make_optimizers', 'write_text',
-           'write_tensors', 'read_tensors', 'save_checkpoint', 'load_checkpoint', 'Progress', 'train_step', 'watched',
-           'train_epoch', 'keep_lines', 'end_epoch', 'train']
+           'write_tensors', 'read_tensors', 'save_checkpoint', 'optimizer_states', 'load_checkpoint', 'Progress',
+           'close_epoch', 'place', 'train_step', 'watched', 'pace', 'train_epoch', 'keep_lines', 'end_epoch', 'train']
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #4e88e6c2
+# %% ../../nbs/3_engine/22_training_loop.ipynb #271dc118
 @dataclass(frozen=True)
 class TrainConfig:
     "Numbers of the training loop"
@@ -34,6 +34,7 @@ class TrainConfig:
 
     def __post_init__(self): check_train(self)
 
+# %% ../../nbs/3_engine/22_training_loop.ipynb #33b8b2be
 def check_train(c:TrainConfig):
     "`InputError` for a number with which nothing can be trained"
     for k, least in dict(epochs=1, batch=1, warmup=0, weight_decay=0, patience=0, save_every=0, seed=0).items():
@@ -43,11 +44,12 @@ def check_train(c:TrainConfig):
     if c.warmup > 1: raise InputError(f'warmup = {c.warmup}: a share of all steps, from 0 to 1, expected')
     if c.schedule not in ('cosine', 'constant'): raise InputError(f"schedule = {c.schedule!r}: choose 'cosine' or 'constant'")
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #ce9e1fe3
+# %% ../../nbs/3_engine/22_training_loop.ipynb #31e97185
 def seed_everything(seed:int):
     "Seed Python, numpy and torch (all devices)"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
+# %% ../../nbs/3_engine/22_training_loop.ipynb #38d06f13
 def choose_device(name:str='auto')->torch.device:
     "The device by name; 'auto' takes a GPU when there is one; `InputError` when it is not to be had"
     have = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
@@ -79,13 +81,14 @@ def make_optimizers(model:nn.Module, config:TrainConfig)->list[torch.optim.Optim
     opts = [torch.optim.AdamW(dense, lr=config.lr, weight_decay=config.weight_decay, fused=fused)]
     return opts + ([torch.optim.SparseAdam(sparse, lr=config.lr)] if sparse else [])
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #43ce4db5
+# %% ../../nbs/3_engine/22_training_loop.ipynb #47173c48
 def write_text(path:Path, text:str):
     "Write a text file so that a reader finds the old one or the new one, never half of one"
     tmp = path.with_name(f'.{path.name}.tmp')
     tmp.write_text(text, encoding='utf-8')
     os.replace(tmp, path)
 
+# %% ../../nbs/3_engine/22_training_loop.ipynb #ea70a6f0
 def write_tensors(path:Path, tensors:dict[str, Tensor], meta:dict):
     "Write a safetensors file so that a reader finds the old one or the new one, never half of one"
     from safetensors.torch import save_file
@@ -94,6 +97,7 @@ def write_tensors(path:Path, tensors:dict[str, Tensor], meta:dict):
     with open(tmp, 'rb') as f: os.fsync(f.fileno())
     os.replace(tmp, path)
 
+# %% ../../nbs/3_engine/22_training_loop.ipynb #a5127ab4
 def read_tensors(path:Path)->tuple[dict[str, Tensor], dict]:
     "Tensors and metadata of a safetensors file; a missing or damaged one is an `InputError`"
     from safetensors import SafetensorError, safe_open
@@ -101,7 +105,7 @@ def read_tensors(path:Path)->tuple[dict[str, Tensor], dict]:
         with safe_open(path, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get('json', '{}'))
     except (SafetensorError, OSError, ValueError) as e: raise InputError(f'{path}: cannot be read as weights ({str(e).splitlines()[0]})') from None
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #78225c7c
+# %% ../../nbs/3_engine/22_training_loop.ipynb #b21ce598
 def save_checkpoint(path:Path, model:nn.Module, opts:list, progress:dict):
     "Weights, optimisers, random state and progress in one file"
     t, scalars = {f'model.{k}': v for k, v in model.state_dict().items()}, {}
@@ -112,21 +116,30 @@ def save_checkpoint(path:Path, model:nn.Module, opts:list, progress:dict):
     if torch.cuda.is_available(): t['rng.cuda'] = torch.cuda.get_rng_state()
     write_tensors(path, t, dict(progress, scalars=scalars))
 
+# %% ../../nbs/3_engine/22_training_loop.ipynb #a0e285df
+def optimizer_states(
+    tensors:dict, scalars:dict,  # of a checkpoint, by their flat names
+    n:int,                       # optimisers
+)->list[dict]:
+    "One state for each optimiser: number of the parameter -> name -> value"
+    states = [{} for _ in range(n)]
+    for k, v in {**tensors, **scalars}.items():
+        if k.startswith('optim.'): _, o, i, name = k.split('.', 3); states[int(o)].setdefault(int(i), {})[name] = v
+    return states
+
+# %% ../../nbs/3_engine/22_training_loop.ipynb #50da3b44
 def load_checkpoint(path:Path, model:nn.Module, opts:list)->dict:
     "Put a checkpoint back; returns its progress"
     t, meta = read_tensors(path)
     if 'rng.cpu' not in t or 'scalars' not in meta: raise InputError(f'{path}: not a checkpoint')
     try: model.load_state_dict({k.removeprefix('model.'): v for k, v in t.items() if k.startswith('model.')})
     except RuntimeError as e: raise InputError(f'{path}: the checkpoint does not fit the model ({str(e).splitlines()[-1].strip()})') from None
-    states = [{} for _ in opts]
-    for k, v in {**t, **meta['scalars']}.items():
-        if k.startswith('optim.'): _, o, i, name = k.split('.', 3); states[int(o)].setdefault(int(i), {})[name] = v
-    for opt, state in zip(opts, states): opt.load_state_dict(dict(state=state, param_groups=opt.state_dict()['param_groups']))
+    for opt, state in zip(opts, optimizer_states(t, meta['scalars'], len(opts))): opt.load_state_dict(dict(state=state, param_groups=opt.state_dict()['param_groups']))
     torch.set_rng_state(t['rng.cpu'])
     if 'rng.cuda' in t and torch.cuda.is_available(): torch.cuda.set_rng_state(t['rng.cuda'])
     return meta
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #c13009bf
+# %% ../../nbs/3_engine/22_training_loop.ipynb #af0df9b7
 @dataclass
 class Progress:
     "Where a training stands"
@@ -140,13 +153,26 @@ class Progress:
     loss: float = 0.          # summed over the steps of the current epoch
 
     def stopped(self, config:TrainConfig)->bool: return self.epoch >= config.epochs or (0 < config.patience <= self.bad)
-    def validated(self, value:float)->bool:
-        "Close an epoch with its validation metric; is it the best so far?"
-        better = value > self.best
-        if better: self.best, self.best_epoch, self.bad = value, self.epoch, 0
-        else: self.bad += 1
-        self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.
-        return better
+
+# %% ../../nbs/3_engine/22_training_loop.ipynb #583476f2
+def close_epoch(self, value:float)->bool:
+    "Close an epoch with its validation metric; is it the best so far?"
+    better = value > self.best
+    if better: self.best, self.best_epoch, self.bad = value, self.epoch, 0
+    else: self.bad += 1
+    self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.
+    return better
+
+Progress.validated = close_epoch
+
+# %% ../../nbs/3_engine/22_training_loop.ipynb #6d8c6f40
+def place(model:nn.Module, config:TrainConfig)->tuple:
+    "The accelerator, the model on its device, and the optimisers, ready for `train_step`"
+    from accelerate import Accelerator
+    device = choose_device(config.device)
+    if device.type == 'cuda': torch.set_float32_matmul_precision('high')
+    acc = Accelerator(cpu=device.type == 'cpu', mixed_precision='bf16' if device.type == 'cuda' else 'no')
+    return acc, *acc.prepare(model.to(acc.device), *make_optimizers(model.to(acc.device), config))
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #7bfd4e64
 def train_step(acc, model:nn.Module, opts:list, loss_of, batch, lr:float, clip:float)->Tensor:
@@ -160,11 +186,16 @@ def train_step(acc, model:nn.Module, opts:list, loss_of, batch, lr:float, clip:f
     for opt in opts: opt.step()
     return loss.detach()
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #042b680a
+# %% ../../nbs/3_engine/22_training_loop.ipynb #13595e22
 def watched()->bool:
     "Can somebody see a bar move: is this a terminal or a notebook?"
     return hasattr(builtins, '__IPYTHON__') or sys.stderr.isatty()
 
+def pace(progress:Progress, total:int, seen:int, steps:int, spent:float)->str:
+    "For the bar: loss of the epoch, speed, and the time that all remaining epochs would take"
+    return f'loss {progress.loss/progress.step:.3f}, {seen/spent:.0f} sequences/s, at most {(total - progress.done)*spent/steps/60:.1f} min left'
+
+# %% ../../nbs/3_engine/22_training_loop.ipynb #b2aa026c
 def train_epoch(acc, model, opts, loss_of, batches:list, total:int, config:TrainConfig, progress:Progress, save, bar:bool):
     "The rest of an epoch, from `progress.step` on; `save` is called every `config.save_every` steps"
     from tqdm.auto import tqdm
@@ -176,13 +207,11 @@ def train_epoch(acc, model, opts, loss_of, batches:list, total:int, config:Train
         progress.loss += float(loss); progress.step += 1; progress.done += 1; seen += len(batch)
         if not math.isfinite(progress.loss): raise InputError(f'epoch {progress.epoch + 1}, step {progress.step}: the loss is {float(loss)}; a lower learning rate may help (lr = {config.lr:g})')
         show.update()
-        if n % 10 == 0:
-            spent = time.time() - began
-            show.set_postfix_str(f'loss {progress.loss/progress.step:.3f}, {seen/spent:.0f} sequences/s, at most {(total - progress.done)*spent/n/60:.1f} min left')
+        if n % 10 == 0: show.set_postfix_str(pace(progress, total, seen, n, time.time() - began))
         if config.save_every and progress.step % config.save_every == 0 and progress.step < len(batches): save()
     show.close()
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #3fcb0f5e
+# %% ../../nbs/3_engine/22_training_loop.ipynb #875f6368
 def keep_lines(path:Path, epochs:int):
     "Keep the lines of the first `epochs` epochs"
     if not path.exists(): return
@@ -190,6 +219,7 @@ def keep_lines(path:Path, epochs:int):
     except (ValueError, KeyError, TypeError): raise InputError(f'{path}: damaged, not one epoch to a line') from None
     write_text(path, ''.join(lines))
 
+# %% ../../nbs/3_engine/22_training_loop.ipynb #96b3e65f
 def end_epoch(out:Path, model:nn.Module, metrics:dict, config:TrainConfig, progress:Progress, lr:float, steps:int, meta:dict)->str:
     "Record an epoch, keep the weights if they are the best; returns a line for people"
     line = dict(epoch=progress.epoch, loss=progress.loss/max(1, steps), lr=lr, seconds=round(progress.seconds, 1), **metrics)
@@ -199,7 +229,7 @@ def end_epoch(out:Path, model:nn.Module, metrics:dict, config:TrainConfig, progr
     shown = '  '.join(f'{k} {metrics[k]:.4f}' for k in dict.fromkeys(('recall@10', config.metric)) if k in metrics)
     return f"epoch {progress.epoch:3}  loss {line['loss']:.4f}  {shown}  {progress.seconds:.0f} s" + ('  best' if better else '')
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #61143bb0
+# %% ../../nbs/3_engine/22_training_loop.ipynb #ceba4be7
 def train(
     model:nn.Module,         # anything that `loss_of` understands
     epoch_batches,           # number of the epoch -> list of functions that make one batch each; same number, same batches
@@ -212,12 +242,8 @@ def train(
     meta:dict|None=None,     # noted in the weights file
 )->Progress:
     "Train until the epochs are done or validation stops improving; the best weights end in `out` and in the model"
-    from accelerate import Accelerator
     from tqdm.auto import tqdm
-    device = choose_device(config.device)
-    if device.type == 'cuda': torch.set_float32_matmul_precision('high')
-    acc = Accelerator(cpu=device.type == 'cpu', mixed_precision='bf16' if device.type == 'cuda' else 'no')
-    wrapped, *opts = acc.prepare(model.to(acc.device), *make_optimizers(model.to(acc.device), config))
+    acc, wrapped, *opts = place(model, config)
     last, p = out/'last.safetensors', Progress()
     if resume and last.exists(): p = Progress(**{k: v for k, v in load_checkpoint(last, model, opts).items() if k in vars(p)})
     if bar and p.done: tqdm.write(f'resumed after epoch {p.epoch}' + f', step {p.step} of the next'*(p.step > 0)); sys.stdout.flush()

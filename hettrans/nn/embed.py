@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['WEIGHT', 'FeatureTable', 'VectorFeature', 'BagFeature', 'TokenEmbedding', 'make_feature']
+__all__ = ['WEIGHT', 'FeatureTable', 'look_up', 'VectorFeature', 'BagFeature', 'make_feature', 'TokenEmbedding', 'one_token',
+           'all_tokens', 'code_keys', 'take_rows']
 
-# %% ../../nbs/2_attention/17_embed.ipynb #d0f462ab
+# %% ../../nbs/2_attention/17_embed.ipynb #46e33174
 class FeatureTable(nn.Module):
     "Look-up for one feature: `pieces` tables of width d/pieces whose rows are concatenated (one piece: a plain table)"
     def __init__(self,
@@ -25,9 +26,13 @@ class FeatureTable(nn.Module):
         self.table = nn.Embedding(rows*pieces, d//pieces, sparse=sparse)
         self.register_buffer('start_z', torch.arange(pieces)*rows, persistent=False)
         nn.init.normal_(self.table.weight, std=scale/math.sqrt(d))
-    def forward(self, codes_nz:Tensor)->Tensor:
-        "Codes `[n, z]` to tokens `[n, d]`"
-        return self.table(codes_nz + self.start_z).flatten(1)
+
+# %% ../../nbs/2_attention/17_embed.ipynb #2aa61b5b
+def look_up(self, codes_nz:Tensor)->Tensor:
+    "Codes `[n, z]` to tokens `[n, d]`"
+    return self.table(codes_nz + self.start_z).flatten(1)
+
+FeatureTable.forward = look_up
 
 # %% ../../nbs/2_attention/17_embed.ipynb #c865f6ff
 class VectorFeature(nn.Module):
@@ -42,7 +47,7 @@ class VectorFeature(nn.Module):
         nn.init.normal_(self.project.weight, std=scale/math.sqrt(width*d)); nn.init.zeros_(self.project.bias)
     def forward(self, vectors_nw:Tensor)->Tensor: return self.project(vectors_nw.to(self.project.weight.dtype))
 
-# %% ../../nbs/2_attention/17_embed.ipynb #c66e3c45
+# %% ../../nbs/2_attention/17_embed.ipynb #b4dd3524
 class BagFeature(nn.Module):
     "A weighted mean of rows of another feature's table: `[n, m]` codes and weights to `[n, d]`"
     def __init__(self,
@@ -51,11 +56,21 @@ class BagFeature(nn.Module):
     ):
         super().__init__()
         self.gain_d = nn.Parameter(torch.full((d,), scale))
+
     def forward(self, codes_nm:Tensor, weight_nm:Tensor, table:nn.Embedding)->Tensor:
         share_nm = weight_nm/(weight_nm.sum(1, keepdim=True) + 1)
         return self.gain_d*F.embedding_bag(codes_nm, table.weight, per_sample_weights=share_nm.to(table.weight.dtype), mode='sum')
 
-# %% ../../nbs/2_attention/17_embed.ipynb #0783fed9
+# %% ../../nbs/2_attention/17_embed.ipynb #565c529c
+WEIGHT = '.weight'   # codes of a bag come with weights under this ending
+
+def make_feature(t, d:int, scale:float, sparse_rows:int)->nn.Module:
+    "The module for one `TokenSpec`"
+    if t.kind == 'vector': return VectorFeature(t.width, d)
+    if t.kind == 'bag': return BagFeature(d)
+    return FeatureTable(t.rows, d, t.pieces, scale, sparse=t.rows*t.pieces > sparse_rows)
+
+# %% ../../nbs/2_attention/17_embed.ipynb #1f5d353e
 class TokenEmbedding(nn.Module):
     "All features of `n` rows as tokens `[n, f, d]`"
     def __init__(self,
@@ -68,26 +83,32 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         self.names, self.bags = [t.name for t in tokens], [t.kind == 'bag' for t in tokens]
         self.features = nn.ModuleList([make_feature(t, d, table_scale, sparse_rows) for t in tokens])
-        self.slot_fd = nn.Parameter(torch.zeros(len(tokens), d)) if slot else None
-    def token(self, i:int, codes:dict[str, Tensor])->Tensor:
-        "Feature `i` alone, `[n, d]`"
-        x = codes[self.names[i]]
-        if not self.bags[i]: return self.features[i](x)
-        return self.features[i](x, codes[self.names[i] + WEIGHT], self.features[0].table)
-    def forward(self, codes:dict[str, Tensor])->Tensor:
-        x_nfd = torch.stack([self.token(i, codes) for i in range(len(self.names))], 1)
-        return x_nfd if self.slot_fd is None else x_nfd + self.slot_fd
-    def take(self, codes:dict[str, Tensor], rows:Tensor)->dict[str, Tensor]:
-        "The codes of some rows, of these features only"
-        return {k: codes[k][rows] for k in self.keys}
-    @property
-    def keys(self)->list[str]: return self.names + [n + WEIGHT for n, bag in zip(self.names, self.bags) if bag]
+        self.slot_fd = nn.Parameter(table_scale/math.sqrt(d)*torch.randn(len(tokens), d)) if slot else None   # as long as a token
 
-# %% ../../nbs/2_attention/17_embed.ipynb #565c529c
-WEIGHT = '.weight'   # codes of a bag come with weights under this ending
+# %% ../../nbs/2_attention/17_embed.ipynb #43622dc2
+def one_token(self, i:int, codes:dict[str, Tensor])->Tensor:
+    "Feature `i` alone, `[n, d]`"
+    x = codes[self.names[i]]
+    if not self.bags[i]: return self.features[i](x)
+    return self.features[i](x, codes[self.names[i] + WEIGHT], self.features[0].table)
 
-def make_feature(t, d:int, scale:float, sparse_rows:int)->nn.Module:
-    "The module for one `TokenSpec`"
-    if t.kind == 'vector': return VectorFeature(t.width, d)
-    if t.kind == 'bag': return BagFeature(d)
-    return FeatureTable(t.rows, d, t.pieces, scale, sparse=t.rows*t.pieces > sparse_rows)
+TokenEmbedding.token = one_token
+
+# %% ../../nbs/2_attention/17_embed.ipynb #f66f9193
+def all_tokens(self, codes:dict[str, Tensor])->Tensor:
+    "Every feature of every row, `[n, f, d]`"
+    x_nfd = torch.stack([self.token(i, codes) for i in range(len(self.names))], 1)
+    return x_nfd if self.slot_fd is None else x_nfd + self.slot_fd
+
+TokenEmbedding.forward = all_tokens
+
+# %% ../../nbs/2_attention/17_embed.ipynb #fd6294df
+def code_keys(self)->list[str]:
+    "Names of the arrays that the features read"
+    return self.names + [n + WEIGHT for n, bag in zip(self.names, self.bags) if bag]
+
+def take_rows(self, codes:dict[str, Tensor], rows:Tensor)->dict[str, Tensor]:
+    "The codes of some rows, of these features only"
+    return {k: codes[k][rows] for k in self.keys}
+
+TokenEmbedding.keys, TokenEmbedding.take = property(code_keys), take_rows

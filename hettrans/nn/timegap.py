@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['bucket_edges', 'search_buckets', 'bit_buckets', 'gap_buckets', 'bucket_name', 'TimeGapBias']
 
-# %% ../../nbs/2_attention/12_time_gaps.ipynb #24c4dafa
+# %% ../../nbs/2_attention/12_time_gaps.ipynb #c9c7308a
+import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def bucket_name(k:int) -> str:
     for size, unit in ((365*86400, 'y'), (86400, 'd'), (3600, 'h'), (60, 'min'), (0, 's')):
         if s >= 2*size: return f'{s // max(size, 1)} {unit}'
 
-# %% ../../nbs/2_attention/12_time_gaps.ipynb #8229d8ac
+# %% ../../nbs/2_attention/12_time_gaps.ipynb #5d815e5f
 class TimeGapBias(nn.Module):
     "A learned number per head and gap bucket, `E_tg` of HeterRec Eq. 2; zeros at the start"
     def __init__(self,
@@ -54,5 +55,12 @@ class TimeGapBias(nn.Module):
         super().__init__()
         self.heads, self.n_buckets = heads, len(bucket_edges(n_buckets)) + 1
         self.table_hg = nn.Parameter(torch.zeros(1 if shared else heads, n_buckets))
+    def prefer_recent(self,
+        slope:float,        # how much a doubling of the gap costs in the second head, in scores; half of it in the third, and so on
+        e:int,              # width of a head: the bias is divided by its root
+    ):
+        "Start with a preference for what is recent: none in the first head, weaker and weaker ones in the others"
+        slope_h = torch.tensor([0.] + [slope/2**i for i in range(self.heads - 1)])[-len(self.table_hg):]
+        with torch.no_grad(): self.table_hg.copy_(-math.sqrt(e)*slope_h[:, None]*torch.arange(self.n_buckets))
     def forward(self) -> Float[Tensor, "h g"]: return self.table_hg.expand(self.heads, -1)
     def extra_repr(self): return f'heads={self.heads}, n_buckets={self.n_buckets}, shared={len(self.table_hg) < self.heads}'
