@@ -1,8 +1,11 @@
 """Every retrieval model on real data, several seeds, equal times in file order and shuffled: one CSV row per run.
 
     python benchmarks/real_data.py amazon_beauty --models popularity item-graph sasrec heterrec --seeds 3
-    python benchmarks/real_data.py online_retail --split time:0.1 --keep-seen both
+    python benchmarks/real_data.py online_retail --split time:0.1 --keep-seen both --models popularity repeat-last item-graph sasrec heterrec
+    python benchmarks/real_data.py online_retail --split time:0.1 --keep-seen both --models repeat-last --set decay=0.9
+    python benchmarks/real_data.py marketplace --keep-seen both --models popularity repeat-last item-graph
 
+`repeat-last` recommends what the user has had before, so its row with seen items filtered is that of popularity.
 Reads the dataset folders of $HETTRANS_DATA (default ../shared/data). Rows that are in the table already are not run again,
 so a broken study goes on where it stopped. Every row carries its settings, its interval and the seconds that it took.
 """
