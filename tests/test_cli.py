@@ -1,5 +1,5 @@
 "Every command of the command line does what its help says"
-import io, json, os, subprocess, sys
+import io, json, os, re, subprocess, sys
 import numpy as np, pandas as pd, pytest
 from hettrans.cli import main, parser
 from hettrans.data.dataset import check_dataset, open_dataset
@@ -7,7 +7,7 @@ from hettrans.engine.metrics import AT
 from hettrans.engine.run import fit, load_run
 from tiny import TINY, WORDS, cli, copy, fails, ok, scratch, shop, trained
 
-COMMANDS = [[], ['quickstart'], ['data'], ['data', 'ls'], ['data', 'check'], ['data', 'make'], ['data', 'import'], ['train'], ['evaluate'], ['recommend'], ['models']]
+COMMANDS = [[], ['quickstart'], ['data'], ['data', 'ls'], ['data', 'check'], ['data', 'make'], ['data', 'import'], ['train'], ['evaluate'], ['recommend'], ['score'], ['models']]
 
 @pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
 def test_help_teaches(command):
@@ -17,9 +17,9 @@ def test_help_teaches(command):
     assert len(after.split()) > 15, text    # more than a list of flags
 
 def test_help_names_every_command():
-    text = ok('--help')
-    for c in COMMANDS[1:]: assert c[0] in text
-    assert [c for c in ok('data', '--help').split() if c in ('ls', 'check', 'make', 'import')][:4]
+    listed = lambda *words: re.findall(r'^    (\w+)', ok(*words, '--help').split('positional arguments:')[1].split('options:')[0], re.M)
+    assert listed() == list(dict.fromkeys(c[0] for c in COMMANDS if c))
+    assert listed('data') == [c[1] for c in COMMANDS if len(c) == 2]
 
 def examples():
     "Every example that a help text gives"
@@ -113,7 +113,7 @@ def test_data_import_then_train(tmp_path):
     ok('train', 'popularity', '--data', tmp_path/'toy', '--out', tmp_path/'run')
     assert json.loads((tmp_path/'run/metrics.json').read_text())['n'] == 40
 
-@pytest.mark.parametrize('model', ['popularity', 'item-graph', 'sasrec', 'heterrec'])
+@pytest.mark.parametrize('model', ['popularity', 'repeat-last', 'item-graph', 'sasrec', 'heterrec'])
 def test_train_evaluate_recommend(model):
     run = trained(model)
     m = json.loads(ok('evaluate', run, '--json'))
@@ -177,10 +177,16 @@ def test_a_new_item_is_read_by_its_features(tmp_path):
     assert len(asked(tmp_path/'poor.csv')) == 9
 
 def test_the_time_of_the_request(tmp_path):
+    "Is read by a model with a time-gap bias, if the protocol says that it is known"
     user = load_run(trained('heterrec')).split.log.user_keys[0]
     last = int(open_dataset(shop()).interactions.query('user_id == @user').timestamp.max())
-    score = lambda at: json.loads(ok('recommend', trained('heterrec'), '--user', user, '-k', 1, '--json', '--at', at))[0]['score']
-    assert score(last + 60) == score(last + 60)
+    def scores(run, *at): return {b['item_id']: b['score'] for b in json.loads(ok('recommend', run, '--user', user, '-k', 240, '--json', *at))}
+    for name, time_gap, known in (('reads', 'yes', 'known'), ('no-bias', 'no', 'known'), ('not-told', 'yes', 'unknown')):
+        run = tmp_path/name
+        ok('train', 'heterrec', '--data', shop(), '--out', run, '--epochs', 1, '--set', *[w for w in WORDS if 'epochs' not in w], f'time_gap={time_gap}', f'request_time={known}')
+        soon, late = scores(run, '--at', last + 60), scores(run, '--at', last + 40*86400)
+        assert soon.keys() == late.keys() and (soon != late) == (name == 'reads'), name
+        assert scores(run, '--at', last + 1) == scores(run), name          # the second after the last behaviour, where nothing is said
 
 def test_models_lists_every_field():
     import dataclasses

@@ -125,6 +125,19 @@ def test_a_difference_to_oneself_is_nothing():
     d = paired_difference((r, who), (r, who))
     assert all(v == 0 for k, v in d.items() if k != 'n') and d['n'] == 100
 
+@fast
+@given(st.integers(0, 2**31), st.integers(1, 60))
+def test_a_difference_is_that_of_the_means_and_its_interval_is_paired(seed, n):
+    rng, who = np.random.default_rng(seed), np.arange(n)
+    a, b = rng.integers(1, 30, n), rng.integers(1, 30, n)
+    d, back = (paired_difference((x, who), (y, who), seed=3) for x, y in ((a, b), (b, a)))
+    va, vb = case_values(a, who)[1], case_values(b, who)[1]
+    assert d['n'] == n and {k for k in d if '_' not in k} == {'n', *va}
+    for k in va:
+        lo, hi = bootstrap_interval((va[k] - vb[k])[:, None], 1000, 3)
+        np.testing.assert_allclose([d[k], d[f'{k}_lo'], d[f'{k}_hi']], [va[k].mean() - vb[k].mean(), lo[0], hi[0]], atol=1e-12)
+        np.testing.assert_allclose([back[k], back[f'{k}_lo'], back[f'{k}_hi']], [-d[k], -d[f'{k}_hi'], -d[f'{k}_lo']], atol=1e-12)
+
 def test_a_dictionary_for_json():
     m = retrieval_metrics(np.array([1, 4, 30]), np.array([0, 0, 5]))
     assert m['n'] == 2 and all(type(v) in (int, float) for v in m.values())

@@ -2,8 +2,8 @@
 import functools, json, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
-from hettrans.engine.loop import read_tensors
-from tiny import TINY, cli, copy, fails, ok, scratch, shop
+from hettrans.engine.loop import read_tensors, write_tensors
+from tiny import TINY, copy, fails, ok, scratch, shop
 
 ENV = os.environ | {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
 FIELDS = {**TINY, 'epochs': 2, 'batch': 8, 'save_every': 2, 'dropout': .3, 'input_dropout': .2, 'steps': 2, 'negatives': 'sampled', 'n_sampled': 32}
@@ -61,6 +61,7 @@ KILLS = {   # what is called when the training dies, which time, after the call 
     'at the checkpoint that ends the last epoch':   ('loop', 'end_epoch', 2, True),
     'before metrics.json is in place':              ('run', 'write_text', 3, False),
 }
+HALF = 'in the middle of the second epoch'      # this one is also kept as it was left
 
 def steps_per_epoch(out): return read_tensors(out/'last.safetensors')[1]['done']//FIELDS['epochs']
 
@@ -75,7 +76,9 @@ def outcome():
     for i, (module, name, n, after) in enumerate(KILLS.values()):
         n = saves + 1 if n == -1 else n
         jobs += [((module, name, n, after), words(base/str(i))), (None, words(base/str(i), '--resume'))]
+        if list(KILLS)[i] == HALF: jobs.append(((module, name, n, after), words(base/'half')))
     status, text = drive(jobs)
+    assert status.pop(2*list(KILLS).index(HALF) + 2) == -signal.SIGKILL
     return whole, {k: (base/str(i), *status[2*i:2*i + 2]) for i, k in enumerate(KILLS)}
 
 def same_tensors(a, b):
@@ -104,18 +107,40 @@ def test_killed_and_resumed_bit_for_bit(kill):
     assert second == 0
     same_run(out, whole)
 
-def test_the_comparison_would_notice(tmp_path):
-    "Another random state at the checkpoint, or a checkpoint of another step, ends at other bits"
-    whole, _ = outcome()
-    other = copy(whole, tmp_path/'other')
-    t, meta = read_tensors(other/'last.safetensors')
+def resume_here(out):
+    "In this process: another one, with other imports and another past"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: ok(*words(out, '--resume'))
+    finally: torch.set_num_threads(threads)
+
+def nudge(t):
     k = next(k for k in t if k.startswith('model.') and t[k].is_floating_point() and t[k].numel() > 1)
     t[k] = t[k].clone(); t[k].view(-1)[0] += 1e-6*t[k].abs().max() + 1e-6
-    from hettrans.engine.loop import write_tensors
-    write_tensors(other/'last.safetensors', t, meta)
-    with pytest.raises(AssertionError): same_run(other, whole)
 
-def test_epochs_are_long_enough_and_dropout_is_drawn():
+SPOILT = {   # what is changed in a checkpoint of the second epoch: the tensors, the facts
+    'nothing':              lambda t, meta: None,
+    'one weight, a little': lambda t, meta: nudge(t),
+    'the random state':     lambda t, meta: t.update({'rng.cpu': torch.Generator().manual_seed(99).get_state()}),
+    'the step':             lambda t, meta: meta.update(step=meta['step'] - 1, done=meta['done'] - 1),
+}
+
+@pytest.mark.parametrize('what', SPOILT)
+def test_the_comparison_would_notice(what, tmp_path):
+    "A checkpoint with another weight, random state or step ends at other bits: so dropout and negatives are drawn, and all three are put back"
+    whole, _ = outcome()
+    other = copy(scratch()/'resume'/'half', tmp_path/'other')
+    t, meta = read_tensors(other/'last.safetensors')
+    assert 0 < meta['step'] < steps_per_epoch(whole) and meta['epoch'] == 1
+    SPOILT[what](t, meta)
+    write_tensors(other/'last.safetensors', t, meta)
+    resume_here(other)
+    assert len(lines(other)) == FIELDS['epochs']
+    if what == 'nothing': same_run(other, whole)
+    else:
+        with pytest.raises(AssertionError): same_tensors(other/'last.safetensors', whole/'last.safetensors')
+
+def test_epochs_are_long_enough():
     whole, _ = outcome()
     assert steps_per_epoch(whole) >= 7
     assert len({l['loss'] for l in lines(whole)}) == FIELDS['epochs']
@@ -130,10 +155,7 @@ def test_a_real_process_killed_from_outside():
     time.sleep(random.random()*.2)
     p.kill()
     assert p.wait() in (-signal.SIGKILL, 0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: ok(*words(out, '--resume'))                                        # in this process: another one, with other imports and another past
-    finally: torch.set_num_threads(threads)
+    resume_here(out)
     same_run(out, whole)
 
 def test_without_resume_a_broken_run_is_left_alone(tmp_path):

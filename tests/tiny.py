@@ -1,6 +1,7 @@
-"A shop and models small enough for tests, made once per process, and the command line called in this process"
+"What tests share: a shop and models small enough, made once per process; the command line called in this process; dataset folders to spoil"
 import atexit, contextlib, functools, io, shutil, tempfile
 from pathlib import Path
+import pandas as pd
 from hettrans.cli import main
 
 TINY = dict(d=8, heads=2, text_dim=8, batch=16, epochs=2)   # what makes a model quick to train
@@ -53,3 +54,42 @@ def train_once(model):
 def copy(folder, to):
     shutil.copytree(folder, to)
     return to
+
+# The schema of a dataset folder, its retrieval half and its ranking half. Tests replace texts in it, and count its lines
+RETRIEVAL = '''name = "shop"
+[items]
+key = "item_id"
+features.title = { kind = "text" }
+features.brand = { kind = "categorical" }
+features.price = { kind = "numerical" }
+features.image = { kind = "vector" }
+[users]
+key = "user_id"
+features.age = { kind = "categorical" }
+[interactions]
+user = "user_id"
+item = "item_id"
+time = "timestamp"
+order = "position"
+features.action = { kind = "categorical" }
+'''
+RANKING = '''[requests]
+key = "request_id"
+user = "user_id"
+time = "timestamp"
+[candidates]
+request = "request_id"
+item = "item_id"
+exposed = "exposed"
+clicked = "clicked"
+position = "position"
+features.affinity = { kind = "numerical" }
+'''
+
+def write(folder, files):
+    "A folder of files, each a text, bytes or a table (CSV); None leaves a file out"
+    folder.mkdir(exist_ok=True)
+    for name, x in files.items():
+        if isinstance(x, pd.DataFrame): x = x.to_csv(index=False)
+        if x is not None: (folder/name).write_bytes(x if isinstance(x, bytes) else x.encode())
+    return folder

@@ -9,7 +9,7 @@ from ..nn.blocks import CausalStack
 from ..nn.masks import MASKS, allow_token
 
 # %% auto #0
-__all__ = ['Fuse', 'HCT']
+__all__ = ['Fuse', 'HCT', 'user_vectors', 'shrink', 'prefer_recent']
 
 # %% ../../nbs/4_heterrec/31_hct.ipynb #48a9b98b
 class Fuse(nn.Module):
@@ -26,7 +26,7 @@ class Fuse(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(f*d, d), nn.ReLU(), nn.Linear(d, d)) if how == 'concat' and f > 1 else nn.Identity()
     def forward(self, x_nfd:Float[Tensor, 'n f d'])->Float[Tensor, 'n d']: return self.mlp(self.reduce(x_nfd))
 
-# %% ../../nbs/4_heterrec/31_hct.ipynb #b77be15a
+# %% ../../nbs/4_heterrec/31_hct.ipynb #64369c6b
 class HCT(nn.Module):
     "Tokens `[j, f, d]` of packed histories to one user vector per behaviour `[j, d]` (HeterRec 2.4)"
     def __init__(self,
@@ -37,26 +37,45 @@ class HCT(nn.Module):
         item_layers:int,           # N2
         mask:str='item_block',     # who reads whom between tokens, a name of `MASKS`
         fuse:str='concat',         # tokens of a behaviour to one vector, as in `Fuse`
+        token_norm:bool=True,      # with pre-norm, a norm after the token level; without it features keep their lengths until they are fused
         **block,                   # ffn, dropout, norm, n_buckets, shared_bias, time_gap, rotary of `CausalBlock`
     ):
         super().__init__()
         self.allow = MASKS[mask]
         self.token_stack = CausalStack(token_layers, d, heads, **block)
+        if item_layers and not token_norm: self.token_stack.norm = nn.Identity()
         self.fuse = Fuse(f, d, fuse)
         self.item_stack = CausalStack(item_layers, d, heads, **block)
-    def shrink(self,
-        scale:float,               # of the last matrix of every sublayer; biases stay
-    ):
-        "Start quietly: near zero, no behaviour hears of another at first"
-        with torch.no_grad():
-            for block in [*self.token_stack.blocks, *self.item_stack.blocks]:
-                for w in (block.attention.w_o, block.feed_forward[-1]): w.weight.mul_(scale)
-    def forward(self,
-        x_jfd:Float[Tensor, 'j f d'],  # tokens of packed histories
-        layout,                        # which rows belong together
-        buckets:list=None,             # from `layout_buckets`, shared by both levels; None without a time-gap bias
-        backend:str='auto',            # how attention is computed
-    )->tuple[Tensor, Tensor]:          # user vectors `[j, d]`, token states H_N1 `[j, f, d]`
-        h_jfd = self.token_stack(x_jfd, layout, self.allow, buckets, backend)
-        u_j1d = self.item_stack(self.fuse(h_jfd)[:, None], layout, allow_token, buckets, backend)
-        return u_j1d[:, 0], h_jfd
+
+# %% ../../nbs/4_heterrec/31_hct.ipynb #5dbeff52
+def user_vectors(self,
+    x_jfd:Float[Tensor, 'j f d'],  # tokens of packed histories
+    layout,                        # which rows belong together
+    buckets:list=None,             # from `layout_buckets`, shared by both levels; None without a time-gap bias
+    backend:str='auto',            # how attention is computed
+)->tuple[Tensor, Tensor]:          # user vectors `[j, d]`, token states H_N1 `[j, f, d]`
+    "Token level, fusion, item level"
+    h_jfd = self.token_stack(x_jfd, layout, self.allow, buckets, backend)
+    u_j1d = self.item_stack(self.fuse(h_jfd)[:, None], layout, allow_token, buckets, backend)
+    return u_j1d[:, 0], h_jfd
+
+HCT.forward = user_vectors
+
+# %% ../../nbs/4_heterrec/31_hct.ipynb #4c5efb3e
+def shrink(self,
+    scale:float,    # of the last matrix of every sublayer; biases stay
+):
+    "Start quietly: near zero, no behaviour hears of another at first"
+    with torch.no_grad():
+        for block in [*self.token_stack.blocks, *self.item_stack.blocks]:
+            for w in (block.attention.w_o, block.feed_forward[-1]): w.weight.mul_(scale)
+
+HCT.shrink = shrink
+
+# %% ../../nbs/4_heterrec/31_hct.ipynb #4b6fc2fc
+def prefer_recent(self, slope:float):
+    "Start every time-gap table with slopes (`TimeGapBias.prefer_recent`)"
+    for block in [*self.token_stack.blocks, *self.item_stack.blocks]:
+        block.gap.prefer_recent(slope, block.attention.w_o.in_features//block.attention.heads)
+
+HCT.prefer_recent = prefer_recent

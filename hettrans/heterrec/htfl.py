@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from ..nn.embed import TokenEmbedding
 
 # %% auto #0
-__all__ = ['HTFL']
+__all__ = ['HTFL', 'item_tokens', 'behaviour_tokens']
 
-# %% ../../nbs/4_heterrec/30_htfl.ipynb #e23b5c82
+# %% ../../nbs/4_heterrec/30_htfl.ipynb #76efda0a
 class HTFL(nn.Module):
     "Packed histories to tokens `[j, f, d]`: the item's features, then the behaviour's own (HeterRec 2.3)"
     def __init__(self,
@@ -25,14 +25,23 @@ class HTFL(nn.Module):
         behaviour = [t for t in tokens if t.side == 'behaviour']
         self.behaviour = TokenEmbedding(behaviour, d, slot) if behaviour else None
         self.position_td = nn.Parameter(.02*torch.randn(position_rows, d)) if position_rows else None
-    def item_tokens(self, codes:dict[str, Tensor])->Float[Tensor, 'n f d']:
-        "Tokens of catalogue rows; the item tower reads the same tables"
-        return self.item(codes)
-    def forward(self,
-        batch,                          # `SequenceBatch`: packed rows of all histories
-        catalogue:dict[str, Tensor],    # codes of every item, name -> `[v, ...]`
-        from_start_j:Int[Tensor, 'j'],  # place of each row in its history, from 0 (`Layout.positions`)
-    )->Float[Tensor, 'j f d']:
-        x_jfd = self.item_tokens(self.item.take(catalogue, batch.items))
-        if self.behaviour is not None: x_jfd = torch.cat([x_jfd, self.behaviour(batch.extra)], 1)
-        return x_jfd if self.position_td is None else x_jfd + self.position_td[from_start_j][:, None]
+
+# %% ../../nbs/4_heterrec/30_htfl.ipynb #2fab2bf9
+def item_tokens(self, codes:dict[str, Tensor])->Float[Tensor, 'n f d']:
+    "Tokens of catalogue rows; the item tower reads the same tables"
+    return self.item(codes)
+
+HTFL.item_tokens = item_tokens
+
+# %% ../../nbs/4_heterrec/30_htfl.ipynb #067bddeb
+def behaviour_tokens(self,
+    batch,                          # `SequenceBatch`: packed rows of all histories
+    catalogue:dict[str, Tensor],    # codes of every item, name -> `[v, ...]`
+    from_start_j:Int[Tensor, 'j'],  # place of each row in its history, from 0 (`Layout.positions`)
+)->Float[Tensor, 'j f d']:
+    "Tokens of every behaviour of a batch"
+    x_jfd = self.item_tokens(self.item.take(catalogue, batch.items))
+    if self.behaviour is not None: x_jfd = torch.cat([x_jfd, self.behaviour(batch.extra)], 1)
+    return x_jfd if self.position_td is None else x_jfd + self.position_td[from_start_j][:, None]
+
+HTFL.forward = behaviour_tokens

@@ -22,7 +22,7 @@ __all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'UNKNOWN', 'SUMMED', 'PRESETS', 'Netwo
            'negative_log_q', 'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q',
            'StepItems', 'step_items', 'lmp_of', 'token_loss', 'hide_ids', 'heterrec_loss']
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #2556caf3
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #ca9cf53d
 @dataclass(frozen=True)
 class NetworkConfig:
     "What the network of HeterRec looks like"
@@ -44,8 +44,10 @@ class NetworkConfig:
     time_gap: bool = True        # the bias of Eq. 2
     gap_buckets: int = 40        # log2 buckets of the time gap in seconds
     shared_gap: bool = False     # one bias table for all heads
+    gap_slope: float = 0.        # heads start with a preference for the recent: what a doubling of the gap costs; 0 = without
     htfl: bool = True            # False: features are concatenated and mixed to one token (Table 2, w/o HTFL)
     hct: bool = True             # False: all N1 + N2 layers at token level, one standard transformer (w/o HCT)
+    token_norm: bool = True      # with pre-norm, a norm between the two levels; without it features keep their lengths until they are fused
     fuse: str = 'concat'         # tokens to one vector on the user side: 'concat', 'mean', 'sum'
     tower_fuse: str = 'concat'   # and on the item side
     tower_mlp: bool = True       # token-level MLPs of the item side
@@ -76,7 +78,7 @@ class HeterRecConfig(NetworkConfig):
         same = {k: getattr(self, k) for k in ('steps', 'margin', 'indicator', 'zero_logit', 'cross_position', 'n_sampled', 'logq', 'step_weight')}
         return LMPConfig(negatives='catalogue' if self.negatives == 'mixed' else self.negatives, **same)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #95a3008e
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #d5cf5ab4
 def mask_name(name:str)->str:
     "The key of `MASKS` for a causal mask, written with - or _"
     known = {k.replace('-', '_'): k for k in MASKS if k != 'all'}
@@ -85,7 +87,7 @@ def mask_name(name:str)->str:
 
 CHOICES = dict(norm=('post', 'pre'), position=('none', 'learned', 'rotary'), fuse=('concat', 'mean', 'sum'), tower_fuse=('concat', 'mean', 'sum'),
                negatives=('in_batch', 'catalogue', 'sampled', 'mixed'))
-LEAST = dict(d=1, heads=1, token_layers=0, item_layers=0, ffn=1, max_len=1, gap_buckets=1, steps=1, n_sampled=1, margin=0, step_weight=0, token_weight=0, sample_power=0)
+LEAST = dict(d=1, heads=1, token_layers=0, item_layers=0, ffn=1, max_len=1, gap_buckets=1, steps=1, n_sampled=1, margin=0, gap_slope=0, step_weight=0, token_weight=0, sample_power=0)
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #2d6fd338
 def check_config(c:HeterRecConfig):
@@ -103,13 +105,14 @@ def check_config(c:HeterRecConfig):
 
 INV_TAU = (.01, 200.)   # the learned 1 / temperature stays in here
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #b9e36233
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #d6b9c708
 def make_hct(c:NetworkConfig, f:int)->HCT:
     "The transformer of a configuration for behaviours of `f` tokens"
     layers = (c.token_layers, c.item_layers) if c.hct else (c.token_layers + c.item_layers, 0)
-    hct = HCT(f, c.d, c.heads, *layers, mask=mask_name(c.mask), fuse=c.fuse, ffn=c.ffn, dropout=c.dropout, norm=c.norm,
+    hct = HCT(f, c.d, c.heads, *layers, mask=mask_name(c.mask), fuse=c.fuse, token_norm=c.token_norm, ffn=c.ffn, dropout=c.dropout, norm=c.norm,
               n_buckets=c.gap_buckets, shared_bias=c.shared_gap, time_gap=c.time_gap, rotary=c.position == 'rotary')
     if c.out_scale != 1: hct.shrink(c.out_scale)
+    if c.gap_slope and c.time_gap: hct.prefer_recent(c.gap_slope)
     return hct
 
 def make_heads(n:int, d:int, identity:bool=False)->nn.ModuleList:
@@ -283,10 +286,11 @@ def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[s
     tokens = [s for s, bag in enumerate(model.htfl.item.bags) if not bag]
     return loss + model.config.token_weight*sum(token_loss(model, output, items, catalogue[model.htfl.item.names[s]], t_cfd[:, s], s) for s in tokens)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #15ec8898
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #c33885af
 SUMMED = dict(zero_logit=False, steps=1, token_weight=0., norm='pre', fuse='sum', tower_fuse='sum', tower_mlp=False, ffn=1, table_scale=.5, out_scale=.1,
     same_space=True, tau=.07, position='learned', multimodal='raw', neighbours=20, lr=3e-3, epochs=12, shuffle_ties=True)   # what both small presets share
 PRESETS = dict(
     paper=dict(epochs=30, batch=128),
     small=SUMMED | dict(negatives='mixed', n_sampled=3000, d=256, htfl=False, dropout=.5, input_dropout=.5, time_gap=False, text_dim=512, batch=256, epochs=8),
-    shop=SUMMED | dict(negatives='catalogue', token_layers=1, item_layers=1, id_dropout=.1, text_dim=64, batch=16, lr=2e-3, epochs=8))
+    shop=SUMMED | dict(negatives='catalogue', token_layers=1, heads=4, slot=True, token_norm=False, position='rotary', gap_slope=1., dropout=.25,
+        input_dropout=.15, id_dropout=.3, text_dim=64, batch=16, epochs=7))
