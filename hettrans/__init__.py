@@ -1,4 +1,4 @@
-"""Heterogeneous transformers for recommendation: HeterRec finds items. Taught in the notebooks of `nbs/`, used from here.
+"""Heterogeneous transformers for recommendation: HeterRec finds items, HoMer ranks a set of them. Taught in the notebooks of `nbs/`, used from here.
 
     from hettrans import open_dataset, fit, load_run
 
@@ -6,7 +6,7 @@ Each name is imported when it is first asked for, so that `import hettrans` itse
 """
 __version__ = "0.1.0"
 
-_where = {'open_dataset': 'hettrans.data.dataset', 'HeterRec': 'hettrans.heterrec.model', 'fit': 'hettrans.engine.run', 'load_run': 'hettrans.engine.run'}
+_where = {'open_dataset': 'hettrans.data.dataset', 'HeterRec': 'hettrans.heterrec.model', 'HoMer': 'hettrans.homer.model', 'fit': 'hettrans.engine.run', 'load_run': 'hettrans.engine.run'}
 __all__ = ['__version__', *_where]
 
 

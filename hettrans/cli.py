@@ -18,10 +18,15 @@ def given(**fields)->dict:
     "The fields that were given; 0 is given, too"
     return {k: v for k, v in fields.items() if v is not None}
 
-def metric_table(rows:dict[str, dict], names=('recall@10', 'ndcg@10', 'recall@50', 'recall@100'))->str:
+RETRIEVAL, RANKING = ('recall@10', 'ndcg@10', 'recall@50', 'recall@100'), ('auc', 'gauc', 'logloss', 'calibration')
+
+def metric_table(rows:dict[str, dict], names=None)->str:
     "One line per model: each metric with its 95% interval"
+    names = names or (RANKING if 'auc' in next(iter(rows.values())) else RETRIEVAL)
     head = ['', *names]
-    def cell(m, k): return f'{m[k]:.4f} [{m[f"{k}_lo"]:.4f}, {m[f"{k}_hi"]:.4f}]' if f'{k}_lo' in m else f'{m[k]:.4f}'
+    def cell(m, k):
+        if m[k] is None: return '-'     # it does not exist: no click, say
+        return f'{m[k]:.4f} [{m[f"{k}_lo"]:.4f}, {m[f"{k}_hi"]:.4f}]' if m.get(f'{k}_lo') is not None else f'{m[k]:.4f}'
     body = [[name, *(cell(m, k) for k in names)] for name, m in rows.items()]
     width = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(r, width)).rstrip() for r in [head, *body])
@@ -78,9 +83,9 @@ def quickstart(a):
     say(f"\nNext: `make lab` opens the book; `hettrans recommend {Path(a.out)/'heterrec'} --user {user}` asks again.")
 
 def data_ls(a):
-    from hettrans.data.public import PUBLIC
-    say('built in:  marketplace   a simulated shop whose truth is known (hettrans data make marketplace DIR)')
-    for k, (_, what) in PUBLIC.items(): say(f'import:    {k:<13} {what}')
+    from hettrans.data.public_requests import PUBLIC   # both lists of importers: this module adds its own
+    say('built in:  marketplace         a simulated shop whose truth is known (hettrans data make marketplace DIR)')
+    for k, (_, what) in PUBLIC.items(): say(f'import:    {k:<19} {what}')
 
 def data_check(a):
     from hettrans.data.dataset import check_dataset, describe, open_dataset
@@ -99,7 +104,7 @@ def data_make(a):
     say(f'{a.folder}: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours')
 
 def data_import(a):
-    from hettrans.data.public import import_public
+    from hettrans.data.public_requests import import_public
     say(import_public(a.name, a.source, a.folder, core=a.core, progress=sys.stderr.isatty()))
     say(f'{a.folder}: written; hettrans data check {a.folder} describes it')
 
@@ -107,22 +112,38 @@ def train(a):
     from hettrans.engine.run import fit
     fields = dict(seed=a.seed, device=a.device) | given(epochs=a.epochs) | key_values(a.set)
     run = fit(a.model, a.data, a.out, preset=a.preset, resume=a.resume, **fields)
-    say('\n' + metric_table({run.name: run.metrics})); say(f"{run.metrics['n']:,} test cases, {run.metrics['params']:,} parameters; {run.path} holds the run")
+    say('\n' + metric_table({run.name: run.metrics})); say(f"{cases(run.metrics, 'test ')}, {run.metrics['params']:,} parameters; {run.path} holds the run")
+
+def cases(m:dict, of:str='')->str: return f"{m['n']:,} {of}candidates of {m['requests']:,} requests" if 'requests' in m else f"{m['n']:,} {of}cases"
 
 def evaluate(a):
     from hettrans.engine.run import load_run
     run = load_run(a.run, a.device)
-    m = run.evaluate(a.split, True if a.keep_seen else None)
-    say(json.dumps(m, indent=1) if a.json else metric_table({run.name: m}) + f"\n{m['n']:,} cases, split {m['split']}, seed {m['seed']}, {m['seconds']} s")
+    if a.keep_seen and not hasattr(run, 'recommend'): raise InputError(f'{a.run}: --keep-seen is for retrieval, and {run.name} ranks the candidates of a request')
+    m = run.evaluate(a.split, *[True]*a.keep_seen)
+    say(json.dumps(m, indent=1) if a.json else metric_table({run.name: m}) + f"\n{cases(m)}, split {m['split']}, seed {m['seed']}, {m['seconds']} s")
 
 def recommend(a):
     from hettrans.engine.run import load_run
     run = load_run(a.run)
+    if not hasattr(run, 'recommend'): raise InputError(f'{a.run}: {run.name} ranks the candidates of a request; ask it with hettrans score')
     t = run.ds.schema.tables
     history = a.user if a.history is None else read_history(a.history, t['interactions'].roles['item'], t['items'].of_kind('vector'))
     out = run.recommend(history, a.k, a.at, a.keep_seen)
     if a.json: say(out.drop(columns=[f for f, kind in run.ds.schema.tables['items'].features.items() if kind == 'vector' and f in out]).to_json(orient='records', indent=1, force_ascii=False))
     else: say(cards(run, out))
+
+def score(a):
+    from hettrans.engine.run import load_run
+    out = Path(a.out)
+    if not out.name.endswith(('.parquet', '.csv', '.csv.gz')): raise InputError(f'{out}: a name that ends in .parquet, .csv or .csv.gz expected')
+    if not out.parent.is_dir(): raise InputError(f'{out.parent}: no such folder')
+    run = load_run(a.run, a.device)
+    if not hasattr(run, 'score'): raise InputError(f'{a.run}: {run.name} finds items of the catalogue; ask it with hettrans recommend')
+    table = run.score(a.requests)
+    if out.suffix == '.parquet': table.to_parquet(out, index=False)
+    else: table.to_csv(out, index=False)
+    say(f'{out}: {len(table):,} candidates of {table.request.nunique():,} requests')
 
 def read_history(path:str, item:str='item_id', vectors=()):
     "A history from a file: CSV with a header, a JSON list, JSON lines, or one item id per line; - reads standard input"
@@ -150,14 +171,14 @@ def models(a):
     import inspect, re
     from hettrans.engine.registry import MODELS, model_entry, owners
     if not a.model:
-        for k, e in MODELS.items(): say(f'{k:<12} {e.paper}')
+        for k, e in MODELS.items(): say(f'{k:<15} {e.kind:<9}  {e.paper}')
         return say('\nhettrans models NAME lists the fields of its configuration')
     entry = model_entry(a.model)
     for part, cls in owners(a.model).items():
         if not entry.loss and part in ('train', 'encode', 'neighbours'): continue
-        notes = dict(re.findall(r'^\s+(\w+)\s*:[^#\n]*#\s*(.*)$', inspect.getsource(cls), re.M))
+        notes = {k: v for c in reversed(cls.__mro__[:-1]) for k, v in re.findall(r'^\s+(\w+)\s*:[^#\n]*#\s*(.*)$', inspect.getsource(c), re.M)}
         say(f'{part}:')
-        for f in dataclasses.fields(cls): say(f'  {f.name:<16} {f.default!r:<16} {notes.get(f.name, "")}')
+        for f in dataclasses.fields(cls): say(f'  {f.name:<16} {entry.fixed.get(f.name, f.default)!r:<16} {notes.get(f.name, "")}')
     for k, v in entry.load('presets').items(): say(f'preset {k}: ' + (', '.join(f'{x}={y}' for x, y in v.items()) or 'the defaults'))
 
 class Parser(argparse.ArgumentParser):
@@ -191,7 +212,7 @@ TEACH = {   # what `--help` of a command says below its options
           hettrans data make marketplace shop --users 500 --items 300 --seed 1
           hettrans data make marketplace shop --set cold_share=0.2
 
-        The dials of the simulator (SimConfig) are explained in the notebook nbs/1_data/02_marketplace.ipynb.""",
+        The dials of the simulator (MarketConfig) are explained in the notebook nbs/1_data/02_marketplace.ipynb.""",
     'data import': """
           hettrans data import movielens ml-100k movies --core 5
           hettrans data check movies
@@ -206,9 +227,10 @@ TEACH = {   # what `--help` of a command says below its options
         training stops when validation has not improved for `patience` epochs. The test split is used once, at the end. A killed
         training goes on with --resume and the same settings, from the last epoch or the last `save_every` steps.""",
     'evaluate': """
-        Every target is ranked among all items of the catalogue, ties against the model. recall@N: share of targets among the
+        Retrieval: every target is ranked among all items of the catalogue, ties against the model. recall@N: share of targets among the
         first N. ndcg@N: the same, where early places count more. [low, high] is the 95% bootstrap interval over users; two
-        models whose intervals overlap widely have not been told apart. --json prints all N and the protocol.""",
+        models whose intervals overlap widely have not been told apart. --json prints all N. Ranking: auc over all exposed candidates,
+        gauc within each request (plain mean), logloss, and calibration (clicks promised by clicks that came); intervals over requests.""",
     'recommend': """
           hettrans recommend runs/first --user u000017 -k 5
           printf 'i000012\ni000044\n' | hettrans recommend runs/first --history -
@@ -217,6 +239,13 @@ TEACH = {   # what `--help` of a command says below its options
         A history is item ids, one per line, oldest first; or CSV (with a header), a JSON list or JSON lines with the columns of
         the data: item, time (seconds or a date) and features. An item that the catalogue lacks is read by its features.
         Without times, behaviours are taken to lie a day apart.""",
+    'score': """
+          hettrans train homer --data logs --out runs/ranker --set split=time:0.1
+          hettrans score runs/ranker --requests tonight --out tonight.csv
+
+        DIR holds requests and candidates as a dataset folder does (users and items only for new ones), with the column names of
+        the data that the run was trained on; one table of candidates with the columns of their request does as well. Labels are
+        not needed, and never read. Pasts are those of the run's own data. One row per candidate: request, item, p_click, p_exposed.""",
     'models': """
           hettrans models                  every model
           hettrans models heterrec         every field that `train --set field=value` takes, its default and its meaning""",
@@ -249,6 +278,8 @@ def parser()->argparse.ArgumentParser:
     q = add(sub, 'recommend', recommend, 'recommend items to a user of the data, or for a history typed by hand'); q.add_argument('run'); g = q.add_mutually_exclusive_group(required=True)
     g.add_argument('--user', help='id of a user of the data'); g.add_argument('--history', metavar='FILE', help='item ids, one per line, oldest first; or CSV/JSON rows with item, time and features; - for standard input')
     q.add_argument('-k', type=int, default=20); q.add_argument('--at', type=int, help='time of the request, seconds since 1970'); q.add_argument('--keep-seen', action='store_true'); q.add_argument('--json', action='store_true')
+    q = add(sub, 'score', score, 'give every candidate of some requests its probability of a click'); q.add_argument('run')
+    q.add_argument('--requests', required=True, metavar='DIR', help='requests.* and candidates.*, or one table of candidates'); q.add_argument('--out', required=True, metavar='FILE', help='.parquet, .csv or .csv.gz'); device(q)
     q = add(sub, 'models', models, 'list models, or the fields and presets of one'); q.add_argument('model', nargs='?')
     return p
 

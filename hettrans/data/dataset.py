@@ -12,17 +12,20 @@ import numpy as np, pandas as pd
 import pyarrow as pa, pyarrow.csv as pacsv, pyarrow.parquet as pq
 from .schema import InputError, Schema, ROLES, read_toml, did_you_mean
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #534c30f7
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #ab5906d0
+def _line(file, column, first, n, what, value=None):
+    "The line itself: first bad row (from 0), number of bad rows, and the first bad value in place of `{}`"
+    if value is not None:
+        v = repr(value if isinstance(value, str) else str(value))
+        what = what.replace('{}', v if len(v) <= 60 else v[:57] + "...'")
+    return ' '.join(f"{file}, column '{column}', row {first + 1}: {what} ({n} row{'s' * (n > 1)})".split())
+
 def _say(file, column, bad, what, values=None):
     "One line on the rows where `bad` is true, or None; `{}` in `what` shows the first bad value"
     bad = np.asarray(bad, bool)
     if not bad.any(): return None
-    first, n = int(bad.argmax()), int(bad.sum())
-    if values is not None:
-        v = values.iloc[first]
-        v = repr(v if isinstance(v, str) else str(v))
-        what = what.replace('{}', v if len(v) <= 60 else v[:57] + "...'")
-    return ' '.join(f"{file}, column '{column}', row {first + 1}: {what} ({n} row{'s' * (n > 1)})".split())
+    first = int(bad.argmax())
+    return _line(file, column, first, int(bad.sum()), what, None if values is None else values.iloc[first])
 
 # %% ../../nbs/1_data/04_dataset_folders.ipynb #64680f83
 ENDINGS = ('.parquet', '.csv', '.csv.gz')
@@ -129,11 +132,12 @@ def _seconds(when):
     "Datetimes (UTC) as float seconds, NaN for missing"
     return when.dt.tz_localize(None).astype('datetime64[us]').astype('int64').where(when.notna()) / 1e6
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #ee50b3ae
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #a6d2a192
 FLAGS = {'0': False, '1': True, 'false': False, 'true': True}
 
 def _as_flag(col, say):
     "True, False, or NaN for missing (object column)"
+    if col.dtype == bool: return col
     text = _as_text(col, say).str.strip().str.lower().str.removesuffix('.0')
     out = text.map(FLAGS)
     say(out.isna() & text.notna(), '{} where 0 or 1 belongs')
@@ -184,9 +188,13 @@ def _clean(file, df, table):
     order = [c for c in df.columns if c in out]
     return pd.DataFrame({c: out[c] for c in order}), [p for p in problems if p]
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #47eadb61
-LINKS = [('interactions', 'user', 'users'), ('interactions', 'item', 'items'), ('requests', 'user', 'users'),
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #7ba10ff2
+LINKS = [('interactions', 'user', 'users'), ('interactions', 'item', 'items'),
          ('candidates', 'request', 'requests'), ('candidates', 'item', 'items')]
+
+def _unknown(c, k):
+    "Keys of `c` that are there, but not in `k` (an index is far faster than `isin` for texts)"
+    return (pd.Index(k.dropna().unique()).get_indexer(c) < 0) & c.notna().to_numpy()
 
 def _linked(schema, tables, files):
     "Problems of keys: twice in their own table, or unknown to another"
@@ -196,21 +204,35 @@ def _linked(schema, tables, files):
     for t, role, to in LINKS:
         c, k = col(t, role), col(to, 'key')
         if c is not None and k is not None:
-            yield _say(files[t], c.name, ~c.isin(k) & c.notna(), f'unknown {role} {{}}, not in {files[to]}', c)
+            yield _say(files[t], c.name, _unknown(c, k), f'unknown {role} {{}}, not in {files[to]}', c)
+    c, k = col('requests', 'user'), col('users', 'key')
+    if c is not None and k is not None and c.nunique() > 10 and _unknown(c, k).sum() == c.notna().sum():
+        warnings.warn(f"{files['requests']}, column '{c.name}': none of {c.nunique():,} users is in {files['users']}; are the keys the same?")
 
-# %% ../../nbs/1_data/04_dataset_folders.ipynb #587a8891
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #6f65bc01
+def _row_rules(roles, cand):
+    "What one row of candidates can break, as (role, bad rows, what); `roles` are those whose columns are there"
+    flag = lambda r: cand[roles[r]] if r in roles else pd.Series(True, cand.index)
+    clicked, exposed = flag('clicked'), flag('exposed')
+    yield 'exposed', exposed.isna(), 'missing flag'
+    yield 'clicked', clicked.isna() & (exposed == True), 'exposed, but not known whether clicked'
+    yield 'clicked', (clicked == True) & (exposed == False), 'clicked but not exposed'
+    if 'position' in roles:
+        p = cand[roles['position']]
+        yield 'position', np.isfinite(p) & ((p < 0) | (p % 1 != 0)), 'position {} is not a whole number from 0'
+
+# %% ../../nbs/1_data/04_dataset_folders.ipynb #9967430c
 def _ranking(schema, tables, files):
     "Problems of requests and candidates"
     if not ({'requests', 'candidates'} <= set(tables)): return
     cand, roles, file = tables['candidates'], schema.tables['candidates'].roles, files['candidates']
     if not len(cand) or not set(roles.values()) <= set(cand.columns): return
-    clicked, exposed = cand[roles['clicked']], cand[roles['exposed']] if 'exposed' in roles else pd.Series(True, cand.index)
-    if 'exposed' in roles: yield _say(file, roles['exposed'], exposed.isna(), 'missing flag')
-    yield _say(file, roles['clicked'], clicked.isna() & (exposed == True), 'exposed, but not known whether clicked')
-    yield _say(file, roles['clicked'], (clicked == True) & (exposed == False), 'clicked but not exposed')
-    yield _say(file, roles['item'], cand.duplicated([roles['request'], roles['item']]), 'item {} is twice in one request', cand[roles['item']])
+    for role, bad, what in _row_rules(roles, cand):
+        if role in roles: yield _say(file, roles[role], bad, what, cand[roles[role]])
+    pair = cand[[roles['request'], roles['item']]]
+    yield _say(file, roles['item'], pair.duplicated() & pair.notna().all(axis=1), 'item {} is twice in one request', cand[roles['item']])
     key = tables['requests'].get(schema.tables['requests'].roles['key'])
-    if key is not None: yield _say(files['requests'], key.name, ~key.isin(cand[roles['request']]) & key.notna(), 'request {} has no candidates', key)
+    if key is not None: yield _say(files['requests'], key.name, _unknown(key, cand[roles['request']]), 'request {} has no candidates', key)
 
 # %% ../../nbs/1_data/04_dataset_folders.ipynb #c943dfc5
 def check_tables(
