@@ -14,7 +14,7 @@ from ..nn.silu import Pairs, attend_silu
 from ..nn.timegap import bit_buckets
 
 # %% auto #0
-__all__ = ['SIDES', 'Tables', 'recency', 'BehaviourTokens', 'SiluBlock', 'Encoder']
+__all__ = ['SIDES', 'Tables', 'recency', 'BehaviourTokens', 'SiluBlock', 'SequenceEncoder']
 
 # %% ../../nbs/5_homer/53_encoder.ipynb #969eee14
 SIDES = ('item', 'cross', 'user', 'context')
@@ -101,7 +101,7 @@ class SiluBlock(nn.Module):
         return self.norm(self.dropout(self.w_o(o_jhe.flatten(1))) + x_jd)
 
 # %% ../../nbs/5_homer/53_encoder.ipynb #97e684ad
-class Encoder(nn.Module):
+class SequenceEncoder(nn.Module):
     "Panoramic sequences to E^L: one vector per behaviour (HoMer 4.3.1)"
     def __init__(self,
         tokens:BehaviourTokens, # Eq. 3

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from ..data.schema import InputError, did_you_mean
 from .decoder import Decoder, SetTokens, shard_offsets
-from .encoder import SIDES, BehaviourTokens, Encoder, SiluBlock, Tables
+from .encoder import SIDES, BehaviourTokens, SequenceEncoder, SiluBlock, Tables
 from .loss import set_loss
 from ..nn.silu import Pairs, silu_weights
 
@@ -91,7 +91,7 @@ class HoMer(nn.Module):
         block = dict(d=c.d, heads=c.n_heads, power=SCALES[c.scale], dropout=c.dropout)
         self.tables = Tables(tokens, c.d_embed, c.table_scale)
         behaviours = BehaviourTokens(self.tables, c.sequence_sides, c.d, c.d_embed, c.recency_rows, c.position_rows, c.age_rows)
-        self.encoder = Encoder(behaviours, c.encoder_layers, causal=c.causal, input_dropout=c.input_dropout, **block)
+        self.encoder = SequenceEncoder(behaviours, c.encoder_layers, causal=c.causal, input_dropout=c.input_dropout, **block)
         self.set_tokens, self.decoder = SetTokens(self.tables, c.d), Decoder(*c.depths, **block)
         self.dropout = nn.Dropout(c.input_dropout)
         self.click_head = score_head(c.d)
