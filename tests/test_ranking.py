@@ -370,5 +370,5 @@ def test_real_requests_train(tmp_path):
     from hettrans.data.public import import_public
     import hettrans.data.public_requests
     import_public('movielens-requests', DATA, tmp_path/'ml', core=0, progress=False)
-    run = fit('homer', tmp_path/'ml', tmp_path/'run', bar=False, split='user-time:0.2', epochs=1, d=8, d_embed=4, encoder_layers=0, decoder_layers=1, max_past=5, lr=1e-2)
+    run = fit('homer', tmp_path/'ml', tmp_path/'run', bar=False, split='user-time:0.2', epochs=1, d=8, d_embed=8, encoder_layers=0, decoder_layers=1, max_past=5, lr=1e-2)
     assert run.metrics['gauc_lo'] > .55 and run.metrics['requests_both'] > 500
