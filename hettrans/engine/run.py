@@ -3,6 +3,7 @@
 # %% ../../nbs/3_engine/29_runs.ipynb #aabf2aa4
 from __future__ import annotations
 import hashlib, json, tempfile, time
+from importlib import import_module
 from functools import partial
 from pathlib import Path
 import numpy as np
@@ -21,11 +22,11 @@ from .loop import choose_device, read_tensors, seed_everything, train, write_tex
 from .registry import Protocol, configure, flat, model_entry, preset_fields
 
 # %% auto #0
-__all__ = ['FORMAT', 'UNFINISHED', 'make_split', 'fit_encoder', 'catalogue_codes', 'Run', 'count_params', 'evaluate_run',
-           'history_of', 'new_codes', 'place_items', 'seconds_of', 'history_times', 'typed_rows', 'read_history',
-           'asking_times', 'scores_after', 'top_items', 'recommend', 'read_json', 'read_config', 'same_settings',
-           'digest', 'log_digest', 'same_log', 'prepare_folder', 'save_run', 'fit_counted', 'build_model',
-           'epoch_batches', 'fit_trained', 'fit', 'load_weights', 'read_metrics', 'load_run']
+__all__ = ['RANKING', 'FORMAT', 'UNFINISHED', 'make_split', 'fit_encoder', 'catalogue_codes', 'Run', 'count_params',
+           'evaluate_run', 'history_of', 'new_codes', 'place_items', 'seconds_of', 'history_times', 'typed_rows',
+           'read_history', 'asking_times', 'scores_after', 'top_items', 'recommend', 'read_json', 'read_config',
+           'same_settings', 'digest', 'log_digest', 'same_log', 'prepare_folder', 'save_run', 'fit_counted',
+           'build_model', 'epoch_batches', 'fit_trained', 'fit', 'load_weights', 'read_metrics', 'load_run']
 
 # %% ../../nbs/3_engine/29_runs.ipynb #f096222e
 def make_split(ds:Dataset, protocol:Protocol)->Split:
@@ -199,6 +200,7 @@ def recommend(self:Run, history, k:int=10, at=None, keep_seen:bool=False)->pd.Da
 Run.recommend = recommend
 
 # %% ../../nbs/3_engine/29_runs.ipynb #e293d4e3
+RANKING = 'hettrans.engine.rank_run'   # fits and opens the models that rank
 FORMAT = 1                # of a run folder
 UNFINISHED = 'unfinished' # marks a folder whose config.json is still to come
 
@@ -328,7 +330,7 @@ def fit(
     choose_device(config['train'].device)
     out = Path(out or tempfile.mkdtemp(prefix='hettrans-'))
     if model_entry(model).kind == 'ranking':
-        from hettrans.engine.rank_run import fit_ranking
+        fit_ranking = import_module(RANKING).fit_ranking   # later in the book
         return fit_ranking(model, ds, out, config, resume, bar)
     split = make_split(ds, config['protocol'])
     if begun := prepare_folder(out, model, config, resume):
@@ -365,7 +367,7 @@ def load_run(
     name, fields = saved['name'], {k: v for part in saved['config'].values() for k, v in part.items()}
     config, ds, entry = configure(name, fields), open_dataset(path/'data'), model_entry(name)
     if entry.kind == 'ranking':
-        from hettrans.engine.rank_run import load_ranking
+        load_ranking = import_module(RANKING).load_ranking
         return load_ranking(path, name, config, ds, device)
     split, metrics = make_split(ds, config['protocol']), read_metrics(path)
     if not entry.loss: return Run(path, name, entry.load().load(path, config['model']), ds, split, config, metrics=metrics)
