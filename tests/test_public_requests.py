@@ -413,3 +413,8 @@ def test_real_movielens(tmp_path):
         score = ((total + more * all_mean) / (count + more)).fillna(all_mean)
         per = [auc(g.score.to_numpy(), g.clicked.to_numpy(bool)) for _, g in shown[test].assign(score=score).groupby('request_id') if g.clicked.nunique() == 2]
         assert len(per) == 865 and round(float(np.mean(per)), 3) == want, (more, np.mean(per))
+
+def test_a_name_of_requests_never_imports_ratings_alone(tmp_path):
+    "ml-100k is matched by its beginning; ml-100k-requests must not be"
+    with pytest.raises(InputError, match='no importer'): import_public('ml-100k-requests', tmp_path, tmp_path/'out')
+    with pytest.raises(InputError, match='no such file'): import_public('ml-requests-100k', tmp_path/'nothing', tmp_path/'out')

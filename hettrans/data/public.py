@@ -373,7 +373,8 @@ def import_public(
     progress=True,   # show bars?
 ) -> Report:
     "Write a dataset folder from the original files of a public dataset; says what was dropped"
-    known = [k for k in PUBLIC if name == k or str(name).startswith((k + '-', k + '_'))]
+    requests = 'requests' in str(name)                            # ml-100k-requests is no name for the ratings alone
+    known = [k for k in PUBLIC if name == k or (str(name).startswith((k + '-', k + '_')) and requests == ('requests' in k))]
     if not known: raise InputError(f"no importer for '{name}'; {did_you_mean(str(name), PUBLIC)}")
     if not Path(src).exists(): raise InputError(f'{src}: no such file or folder')
     if Path(src).suffix == '.zip': raise InputError(f'{src}: unpack the archive first, and name the folder')
