@@ -47,7 +47,7 @@ class RankProtocol:
 @dataclass(frozen=True)
 class RankTrain(TrainConfig):
     "Numbers of the training loop of ranking models"
-    metric: str = 'auc'            # validation metric that chooses the weights: 'auc' or 'gauc'
+    metric: str = 'auc'            # validation metric that chooses the weights: 'auc', 'gauc' or 'logloss' (the lowest)
 
 # %% ../../nbs/3_engine/27_models_by_name.ipynb #9aeaa22c
 @dataclass(frozen=True)
@@ -72,9 +72,17 @@ MODELS = {
     'repeat-last': Entry('hettrans.zoo.repeat', 'RepeatLast', 'RepeatLastConfig', 'the last basket again, then what is popular; made for keep_seen=true'),
     'item-graph': Entry('hettrans.zoo.item_graph', 'ItemGraph', 'ItemGraphConfig', 'transitions between items and likeness of their texts, untrained'),
     'sasrec': Entry('hettrans.zoo.sasrec', 'SASRec', 'SASRecConfig', 'Kang and McAuley 2018, with full cross-entropy', 'sasrec_loss', 'PRESETS'),
+    'bert4rec': Entry('hettrans.zoo.bert4rec', 'BERT4Rec', 'BERT4RecConfig', 'Sun et al. 2019: hidden items, both sides in view', 'bert4rec_loss', 'PRESETS'),
+    'pinnerformer': Entry('hettrans.zoo.pinnerformer', 'PinnerFormer', 'PinnerFormerConfig', 'Pancha et al. 2022: dense all-action loss', 'pinnerformer_loss', 'PRESETS'),
+    'hstu': Entry('hettrans.zoo.hstu', 'HSTU', 'HSTUConfig', 'Zhai et al. 2024: pointwise SiLU attention, gates, position and time bias', 'hstu_loss', 'PRESETS'),
     'heterrec': Entry('hettrans.heterrec.model', 'HeterRec', 'HeterRecConfig', 'Deng et al. 2025', 'heterrec_loss', 'PRESETS'),
     'homer': Entry('hettrans.homer.model', 'HoMer', 'HoMerConfig', 'HoMer 2025: set-wise, with the panoramic past', 'homer_loss', 'PRESETS', 'ranking'),
     'pointwise-homer': Entry('hettrans.homer.model', 'HoMer', 'HoMerConfig', 'HoMer without cross-item blocks and impression loss', 'homer_loss', 'PRESETS', 'ranking', dict(cross_item=False, impression=0.)),
+    'din-dcn-moe': Entry('hettrans.zoo.din_dcn_moe', 'DinDcnMoe', 'DinDcnMoeConfig', 'DIN, DCN and a mixture of experts: the point-wise baseline of HoMer', 'homer_loss', 'PRESETS', 'ranking'),
+    'dcnv2': Entry('hettrans.zoo.dcnv2', 'DCNv2', 'DCNv2Config', 'Wang et al. 2021: cross layers with a matrix, thin ones, mixtures of thin ones', 'homer_loss', 'PRESETS', 'ranking'),
+    'wukong': Entry('hettrans.zoo.wukong', 'Wukong', 'WukongConfig', 'Zhang et al. 2024: a stack of factorisation machines', 'homer_loss', 'PRESETS', 'ranking'),
+    'sasrec-ctr': Entry('hettrans.zoo.sasrec_ctr', 'SASRecCTR', 'SASRecCTRConfig', 'Kang and McAuley 2018, for clicks: a causal transformer over the past meets the candidate', 'homer_loss', 'PRESETS', 'ranking'),
+    'cim': Entry('hettrans.zoo.cim', 'CIM', 'CIMConfig', 'Zheng et al. 2022: candidates aware of those that are likely to be seen', 'homer_loss', 'PRESETS', 'ranking'),
 }
 
 # %% ../../nbs/3_engine/27_models_by_name.ipynb #16266e03
@@ -136,10 +144,10 @@ def check_model(config):
     for k in ('dropout', 'input_dropout'):
         if not 0 <= getattr(config, k, 0) < 1: raise InputError(f'{k} = {getattr(config, k)}: a share from 0 to below 1 expected')
 
-METRICS = dict(retrieval=['mrr', *(f'{m}@{n}' for m in ('recall', 'ndcg') for n in AT)], ranking=['auc', 'gauc'])   # higher is better
+METRICS = dict(retrieval=['mrr', *(f'{m}@{n}' for m in ('recall', 'ndcg') for n in AT)], ranking=['auc', 'gauc', 'logloss'])   # higher is better, but for logloss
 
 def check_metric(metric:str, kind:str='retrieval'):
-    "`InputError` for a metric that evaluation does not compute, or of which lower is better"
+    "`InputError` for a metric that does not exist, or cannot choose weights"
     known = METRICS[kind]
     if metric not in known: raise InputError(f"metric = {metric!r} is not known{near(metric, known)} (there are {', '.join(known)})")
 
