@@ -48,27 +48,100 @@ def oracle_metrics(ds, split, keep_seen:bool=False)->dict:
     import numpy as np
     import pandas as pd
     from hettrans.engine.evaluate import judge
-    users = pd.Index(ds.truth.users[ds.schema.tables['users'].roles['key']].astype(str))
+    market = getattr(ds.truth, 'market', ds.truth)    # of a shop with a ranking log
+    users = pd.Index(market.users[ds.schema.tables['users'].roles['key']].astype(str))
     cases, log = split.test, split.log
     user_c, position_c = users.get_indexer(log.user_keys[cases.user_c]), cases.end_c - log.offsets[cases.user_c]
     parts = np.array_split(np.arange(len(cases)), max(1, len(cases)//256))
-    return judge(((c, ds.truth.oracle_scores(user_c[c], position_c[c])) for c in parts), cases, log.item_j, keep_seen)
+    return judge(((c, market.oracle_scores(user_c[c], position_c[c])) for c in parts), cases, log.item_j, keep_seen)
+
+def judge_guess(run, guess)->dict:
+    "Metrics of any guess on the test candidates of a ranking run; `guess`: rows of the log's candidates -> probabilities of a click"
+    import numpy as np
+    from hettrans.engine.rank_run import rows_of
+    from hettrans.engine.ranking import ranking_metrics
+    n, offsets = rows_of(run.split.log, run.split.test)
+    p = np.clip(guess(n), 1e-9, 1 - 1e-9)
+    return ranking_metrics(np.log(p) - np.log1p(-p), run.split.log.clicked_n[n], np.repeat(run.split.test, np.diff(offsets)))
+
+def click_rate(run, prior:float=10.):
+    "The popularity of ranking: an item's share of clicks among its exposures in training, drawn to the mean as by `prior` more exposures"
+    import numpy as np
+    from hettrans.engine.rank_run import rows_of
+    log, n = run.split.log, rows_of(run.split.log, run.split.train)[0]
+    n = n[log.clicked_n[n] >= 0]
+    shown, hits = (np.bincount(log.item_n[n], w, len(run.keys)) for w in (None, log.clicked_n[n] == 1))
+    share = (hits + prior*hits.sum()/max(1, shown.sum()))/(shown + prior)
+    return lambda rows: share[log.item_n[rows]]
+
+def true_clicks(ds, run): return lambda rows: ds.truth.truth['click'].to_numpy()[run.split.log.row_n[rows]]
+
+def page_cards(runs:dict, ds, key:str, most:int=8)->str:
+    "The candidates of a request of the marketplace as cards, best first by the last of the runs, with every run's p(click) and the truth"
+    t = ds.schema.tables
+    ask = ds.requests[ds.requests[t['requests'].roles['key']] == key].iloc[0]
+    c = ds.candidates[ds.candidates[t['candidates'].roles['request']] == key]
+    c = c.assign(**{f'p {name}': run.score(c.merge(ask.to_frame().T)).p_click.to_numpy() for name, run in runs.items()}, **ds.truth.truth.loc[c.index, ['click', 'price']].add_prefix('true '))
+    lines = [f"Request {key} of user {ask[t['requests'].roles['user']]}: " + ', '.join(f'{f} {ask[f]}' for f in t['requests'].features) + f'. {len(c)} candidates' + f', the first {most}'*(len(c) > most) + ':']
+    items = ds.items.set_index(t['items'].roles['key'])
+    for rank, (_, r) in enumerate(c.nlargest(most, list(c.filter(like='p '))[-1:]).iterrows(), 1):
+        fate = f"shown at place {r.position + 1:.0f}" + ', clicked'*bool(r.clicked) if r.exposed else 'not shown'
+        chances = '   '.join([f"{name} {r[f'p {name}']:.1%}" for name in runs] + [f"truth {r['true click']:.1%}"])
+        lines += [f"{rank:3}. {card(items.loc[r.item_id].copy(), t['items'].features)} (today {r['true price']:.2f})", f'     p(click): {chances}   ({fate})']
+    return '\n'.join(lines)
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    "Sizes of HoMer's half; HeterRec's half takes the shop as it is"
+    users: int = 1500          # of the shop whose requests are ranked
+    requests: float = 10.      # mean number of requests of a user
+    candidates: float = 14.    # mean size of a candidate set
+    smallest: int = 12         # fewest candidates
+    largest: int = 24          # most candidates
+    epochs: int = 4            # of either ranking model
+    max_past: int = 30         # behaviours that a request reads
+
+    def dials(self)->dict: return {k: v for k, v in vars(self).items() if k not in ('epochs', 'max_past')}
+
+TRAINED = dict(heterrec=('sasrec', 'heterrec'), homer=('pointwise-homer', 'homer'))    # the halves of the quickstart, and what learns in them
+
+def wanted(a, name:str)->dict:
+    "Of the words of `--set`, those that are fields of a model; `InputError` for one that no model of the quickstart has"
+    from hettrans.engine.registry import near, owners
+    known = {m: {f.name for c in owners(m).values() for f in dataclasses.fields(c)} for half in TRAINED.values() for m in half}
+    for k in (fields := key_values(a.set)):
+        if not any(k in x for x in known.values()): raise InputError(f'--set {k}: no model of the quickstart has this field{near(k, set().union(*known.values()))}')
+    return {k: v for k, v in fields.items() if k in known[name]} | given(epochs=a.epochs)
+
+def trained_or_read(a, name:str, ds, preset:str='auto', **fields):
+    "A run of the quickstart: read where it is there, trained where it is not"
+    import shutil
+    from hettrans.engine.rank_run import make_request_split, request_digest
+    from hettrans.engine.run import fit, load_run, make_split, same_log
+    folder = Path(a.out)/name
+    done = (folder/'metrics.json').exists() and not a.fresh
+    if a.fresh and (folder/'config.json').exists(): shutil.rmtree(folder)
+    say(f'\n{name}: ' + (f'read from {folder} (--fresh trains it again)' if done else f'training into {folder}'))
+    if not done: return fit(name, ds, folder, preset, resume=True, seed=a.seed, device=a.device, **fields)
+    run = load_run(folder)
+    if hasattr(run, 'recommend'): same_log(folder, ds, make_split(ds, run.config['protocol']))
+    else: same_log(folder, ds, split := make_request_split(ds, run.config['protocol']), request_digest(ds, split))
+    return run
 
 def quickstart(a):
+    if a.only != 'homer': quickstart_heterrec(a)
+    if a.only is None: say()
+    if a.only != 'heterrec': quickstart_homer(a)
+    say('\nNext: `make lab` opens the book.')
+
+def quickstart_heterrec(a):
+    "Find items: four models and the oracle, and what HeterRec recommends to three users"
     from hettrans.data.dataset import open_dataset
-    from hettrans.engine.run import fit, load_run
     ds = open_dataset('marketplace', seed=a.seed, **given(users=a.users, items=a.items))
-    say(f'The marketplace: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours (seed {a.seed}).')
+    say(f'Finding items. The marketplace: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours (seed {a.seed}).')
     rows = {}
     for name in ('popularity', 'item-graph', 'sasrec', 'heterrec'):
-        folder = Path(a.out)/name
-        done = (folder/'metrics.json').exists() and not a.fresh
-        if a.fresh and (folder/'config.json').exists():
-            import shutil; shutil.rmtree(folder)
-        say(f'\n{name}: ' + (f'read from {folder} (--fresh trains it again)' if done else f'training into {folder}'))
-        fields = given(epochs=a.epochs) | key_values(a.set) if name in ('sasrec', 'heterrec') else {}
-        preset = 'shop' if name == 'heterrec' else 'auto'
-        run = load_run(folder) if done else fit(name, ds, folder, preset, resume=True, seed=a.seed, device=a.device, **fields)
+        run = trained_or_read(a, name, ds, 'shop' if name == 'heterrec' else 'auto', **(wanted(a, name) if name in TRAINED['heterrec'] else {}))
         rows[name] = run.metrics
     rows['oracle'] = oracle_metrics(ds, run.split)
     say(f"\nNext behaviour of {run.metrics['n']:,} users, ranked among all {len(ds.items):,} items (test, leave-last-out, 95% intervals over users):\n")
@@ -80,11 +153,28 @@ def quickstart(a):
         say(f'\nUser {user}, the last three behaviours:')
         for _, r in shown.reset_index(drop=True).assign(rank=0, score=0).iterrows(): say('   - ' + card(r, ds.schema.tables['items'].features))
         say('HeterRec recommends:'); say(cards(run, run.recommend(user, 5)))
-    say(f"\nNext: `make lab` opens the book; `hettrans recommend {Path(a.out)/'heterrec'} --user {user}` asks again.")
+    say(f"\n`hettrans recommend {Path(a.out)/'heterrec'} --user {user}` asks again.")
+
+def quickstart_homer(a):
+    "Rank a set of them: click rates, point-wise HoMer, HoMer and the oracle, and one page of candidates"
+    import numpy as np
+    from hettrans.data.dataset import open_dataset
+    size = Quickstart()
+    ds = open_dataset('marketplace', seed=a.seed, **(size.dials() | given(users=a.users, items=a.items, requests=a.requests)))
+    say(f'Ranking a set. The ranking log of a marketplace: {len(ds.users):,} users, {len(ds.requests):,} requests, {len(ds.candidates):,} candidates, {ds.candidates.exposed.sum():,} shown, {ds.candidates.clicked.sum():,} clicked (seed {a.seed}).')
+    runs = {name: trained_or_read(a, name, ds, 'small', **(dict(epochs=size.epochs, max_past=size.max_past) | wanted(a, name))) for name in TRAINED['homer']}
+    run = runs['homer']
+    rows = {'click rate': judge_guess(run, click_rate(run))} | {name: r.metrics for name, r in runs.items()} | {'oracle': judge_guess(run, true_clicks(ds, run))}
+    say(f"\n{cases(run.metrics, 'shown ')} (test, the last tenth of the log; auc: over all, gauc: within a request; 95% intervals over requests):\n")
+    say(metric_table(rows, RANKING[:3]))
+    say('\nClick rate is the popularity of ranking. Point-wise HoMer reads one candidate at a time, HoMer the whole set. The oracle knows the true\nprobability of every click, the page included.\n')
+    test = ds.requests.iloc[run.split.test]
+    asked = test[test.request_id.isin(ds.candidates.request_id[ds.candidates.clicked.astype(bool)])].request_id
+    say(page_cards(runs, ds, asked.iloc[len(asked)//2]))
 
 def data_ls(a):
     from hettrans.data.public_requests import PUBLIC   # both lists of importers: this module adds its own
-    say('built in:  marketplace         a simulated shop whose truth is known (hettrans data make marketplace DIR)')
+    say('built in:  marketplace         a simulated shop whose truth is known (hettrans data make marketplace DIR; with a ranking log: --requests 10)')
     for k, (_, what) in PUBLIC.items(): say(f'import:    {k:<19} {what}')
 
 def data_check(a):
@@ -99,19 +189,28 @@ def data_check(a):
 def data_make(a):
     from hettrans.data.dataset import open_dataset, save_dataset
     if a.name != 'marketplace': raise InputError(f'{a.name!r} is not built in (there is marketplace)')
-    ds = open_dataset('marketplace', seed=a.seed, **(given(users=a.users, items=a.items) | key_values(a.set)))
+    ds = open_dataset('marketplace', seed=a.seed, **(given(users=a.users, items=a.items, requests=a.requests) | key_values(a.set)))
     save_dataset(ds, a.folder)
-    say(f'{a.folder}: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours')
+    log = '' if ds.requests is None else f', {len(ds.requests):,} requests, {len(ds.candidates):,} candidates'
+    say(f'{a.folder}: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours{log}')
 
 def data_import(a):
     from hettrans.data.public_requests import import_public
     say(import_public(a.name, a.source, a.folder, core=a.core, progress=sys.stderr.isatty()))
     say(f'{a.folder}: written; hettrans data check {a.folder} describes it')
 
+REQUESTS = 10   # of a user, where a ranking model is trained on the built-in shop
+
+def open_for(model:str, data:str):
+    "The data that a model is trained on; the built-in shop has a ranking log where the model ranks"
+    from hettrans.data.dataset import BUILT_IN, open_dataset
+    from hettrans.engine.registry import model_entry
+    return open_dataset(data, **(dict(requests=REQUESTS) if model_entry(model).kind == 'ranking' and data in BUILT_IN else {}))
+
 def train(a):
     from hettrans.engine.run import fit
     fields = dict(seed=a.seed, device=a.device) | given(epochs=a.epochs) | key_values(a.set)
-    run = fit(a.model, a.data, a.out, preset=a.preset, resume=a.resume, **fields)
+    run = fit(a.model, open_for(a.model, a.data), a.out, preset=a.preset, resume=a.resume, **fields)
     say('\n' + metric_table({run.name: run.metrics})); say(f"{cases(run.metrics, 'test ')}, {run.metrics['params']:,} parameters; {run.path} holds the run")
 
 def cases(m:dict, of:str='')->str: return f"{m['n']:,} {of}candidates of {m['requests']:,} requests" if 'requests' in m else f"{m['n']:,} {of}cases"
@@ -140,7 +239,7 @@ def score(a):
     if not out.parent.is_dir(): raise InputError(f'{out.parent}: no such folder')
     run = load_run(a.run, a.device)
     if not hasattr(run, 'score'): raise InputError(f'{a.run}: {run.name} finds items of the catalogue; ask it with hettrans recommend')
-    table = run.score(a.requests)
+    table = run.score(a.requests, a.shard)
     if out.suffix == '.parquet': table.to_parquet(out, index=False)
     else: table.to_csv(out, index=False)
     say(f'{out}: {len(table):,} candidates of {table.request.nunique():,} requests')
@@ -167,6 +266,14 @@ def read_history(path:str, item:str='item_id', vectors=()):
         except ValueError: raise InputError(f'{path}, column {f!r}: a vector is written as "[0.5, 1, 2]"') from None
     return rows
 
+def use_threads():
+    "As many threads as cores are free, four at the most: on busy cores a second thread mostly waits. OMP_NUM_THREADS has the last word"
+    if 'OMP_NUM_THREADS' in os.environ: return
+    import torch
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, 'getloadavg') else 0
+    torch.set_num_threads(max(1, min(4, torch.get_num_threads(), round(cores - busy))))
+
 def models(a):
     import inspect, re
     from hettrans.engine.registry import MODELS, model_entry, owners
@@ -189,17 +296,23 @@ class Parser(argparse.ArgumentParser):
 TEACH = {   # what `--help` of a command says below its options
     '': """
         first steps:
-          hettrans quickstart                                   train on the built-in shop and look at recommendations
+          hettrans quickstart                                   train both models on the built-in shop, look at what they say
           hettrans data make marketplace shop                   write that shop as a dataset folder
           hettrans train heterrec --data shop --out runs/first  train on any dataset folder
-          hettrans recommend runs/first --user u000017 -k 5     ask the trained model""",
+          hettrans recommend runs/first --user u000017 -k 5     ask the trained model
+          hettrans train homer --data marketplace --out runs/r  train a model that ranks the candidates of a request""",
     'quickstart': """
-        Four models are trained on one simulated shop and judged on the last behaviour of every user: what sells (popularity),
-        what follows what (item-graph), a transformer over items (sasrec) and one over their features (heterrec). The simulator
-        knows the true probabilities, so the last row (oracle) is the ceiling. What was trained is kept and read again next time.
+        Two halves, five to eight minutes on an ordinary computer; what was trained is kept, and read again next time.
 
-        a small one, in a minute:
-          hettrans quickstart --users 300 --items 300 --epochs 3 --out runs/small""",
+        HeterRec finds items (about four minutes). Four models are judged on the last behaviour of every user: what sells (popularity),
+        what follows what (item-graph), a transformer over items (sasrec) and one over their features (heterrec).
+        HoMer ranks a set (about two minutes). On the requests of a smaller shop: how often an item was clicked (click rate), HoMer without
+        and with the other candidates in view (pointwise-homer, homer), then one page of candidates as cards with their p(click).
+        The simulator knows the true probabilities, so the last row of either table (oracle) is the ceiling.
+
+        one half only, or a small one of both in a minute:
+          hettrans quickstart --only homer
+          hettrans quickstart --users 300 --items 300 --epochs 2 --out runs/small""",
     'data': """
         A dataset folder holds schema.toml (which column means what) and one Parquet or CSV file per table: items, users,
         interactions, requests, candidates. `hettrans data make marketplace shop` writes one to look at.""",
@@ -211,8 +324,10 @@ TEACH = {   # what `--help` of a command says below its options
     'data make': """
           hettrans data make marketplace shop --users 500 --items 300 --seed 1
           hettrans data make marketplace shop --set cold_share=0.2
+          hettrans data make marketplace shop --users 500 --requests 10 --set candidates=20 smallest=15 duplicates=0
 
-        The dials of the simulator (MarketConfig) are explained in the notebook nbs/1_data/02_marketplace.ipynb.""",
+        With --requests the shop has a ranking log: requests, candidate sets, what was shown, what was clicked. The dials of the shop
+        (MarketConfig) are explained in nbs/1_data/02_marketplace.ipynb, those of the log (PageConfig) in nbs/5_homer/50a_pages.ipynb.""",
     'data import': """
           hettrans data import movielens ml-100k movies --core 5
           hettrans data check movies
@@ -220,6 +335,7 @@ TEACH = {   # what `--help` of a command says below its options
         The source is read as it was published, and never changed; what is dropped is counted and said.""",
     'train': """
           hettrans train popularity --data shop --out runs/popular          counted in a second: the bar to beat
+          hettrans train homer --data marketplace --out runs/ranker         the built-in shop; for models that rank, with requests
           hettrans train heterrec --data shop --out runs/wide --set d=128 dropout=0.3 ties=shuffle
           hettrans train heterrec --data shop --out runs/wide --set d=128 dropout=0.3 ties=shuffle --resume
 
@@ -245,7 +361,7 @@ TEACH = {   # what `--help` of a command says below its options
 
         DIR holds requests and candidates as a dataset folder does (users and items only for new ones), with the column names of
         the data that the run was trained on; one table of candidates with the columns of their request does as well. Labels are
-        not needed, and never read. Pasts are those of the run's own data. One row per candidate: request, item, p_click, p_exposed.""",
+        not needed, and never read. Sets of more than 300 candidates are cut into equal parts (--shard). Pasts are those of the run's own data. One row per candidate: request, item, p_click, p_exposed.""",
     'models': """
           hettrans models                  every model
           hettrans models heterrec         every field that `train --set field=value` takes, its default and its meaning""",
@@ -261,17 +377,19 @@ def parser()->argparse.ArgumentParser:
     def add(parent, name, fn, help, **kw):
         q = parent.add_parser(name, help=help, description=help[0].upper() + help[1:] + '.', epilog=teach(parent.named + name), **kw); q.set_defaults(fn=fn); return q
     def device(q): q.add_argument('--device', default='auto', help="'auto' (a GPU when there is one), 'cpu', 'cuda' or 'mps'")
-    q = add(sub, 'quickstart', quickstart, 'train on the built-in marketplace, print the table and recommendations')
+    q = add(sub, 'quickstart', quickstart, 'train both models on the built-in marketplace, print two tables, recommendations and a page')
     q.add_argument('--out', default='runs/quickstart', help='folder of the runs (default runs/quickstart)'); q.add_argument('--seed', type=int, default=0); q.add_argument('--epochs', type=int, help='at most so many passes over the data')
-    q.add_argument('--users', type=int, help='of the shop'); q.add_argument('--items', type=int, help='of the shop'); q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='fields that both trained models have, d=32 for example'); q.add_argument('--fresh', action='store_true', help='train again even where a run is there'); device(q)
+    q.add_argument('--only', choices=list(TRAINED), help='one half'); q.add_argument('--users', type=int, help='of the shop'); q.add_argument('--items', type=int, help='of the shop'); q.add_argument('--requests', type=float, metavar='N', help='of a user, on average (default 10)')
+    q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='fields of the trained models, d=32 for example; each takes those that it has'); q.add_argument('--fresh', action='store_true', help='train again even where a run is there'); device(q)
     d = add(sub, 'data', None, 'list, check, make and import dataset folders').add_subparsers(dest='action', required=True, metavar='ACTION'); d.named = 'data '
     add(d, 'ls', data_ls, 'list the built-in data and the importers')
     q = add(d, 'check', data_check, 'check a dataset folder: every problem with file, column, row and count'); q.add_argument('folder')
     q = add(d, 'make', data_make, 'write the built-in marketplace as a dataset folder'); q.add_argument('name', help='marketplace'); q.add_argument('folder')
-    q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--seed', type=int, default=0); q.add_argument('--set', nargs='+', metavar='DIAL=VALUE', help='dials of the simulator')
+    q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--seed', type=int, default=0)
+    q.add_argument('--requests', type=float, metavar='N', help='with a ranking log, of N requests of a user on average (default: none)'); q.add_argument('--set', nargs='+', metavar='DIAL=VALUE', help='dials of the simulator')
     q = add(d, 'import', data_import, 'turn a public dataset into a dataset folder'); q.add_argument('name', help='one of `hettrans data ls`'); q.add_argument('source', help='folder or file with the original data'); q.add_argument('folder'); q.add_argument('--core', type=int, default=0, metavar='K', help='keep users and items with at least K behaviours each')
     q = add(sub, 'train', train, 'train a model by name and judge it on the test split')
-    q.add_argument('model', help='one of `hettrans models`'); q.add_argument('--data', required=True, help="a dataset folder, or 'marketplace'"); q.add_argument('--out', required=True, help='folder of the run')
+    q.add_argument('model', help='one of `hettrans models`'); q.add_argument('--data', required=True, help="a dataset folder, or 'marketplace' (with requests, where the model ranks)"); q.add_argument('--out', required=True, help='folder of the run')
     q.add_argument('--epochs', type=int, help='at most so many passes over the data'); q.add_argument('--preset', default='auto', help="'paper', 'small', or 'auto': small for catalogues of up to 100,000 items"); q.add_argument('--seed', type=int, default=0)
     q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='any field that `hettrans models MODEL` lists'); q.add_argument('--resume', action='store_true', help='go on where a broken training stopped'); device(q)
     q = add(sub, 'evaluate', evaluate, 'judge a run on the test or validation split'); q.add_argument('run'); q.add_argument('--split', default='test', choices=['test', 'valid']); q.add_argument('--keep-seen', action='store_true', help='items of the history may be recommended and count'); q.add_argument('--json', action='store_true'); device(q)
@@ -279,7 +397,7 @@ def parser()->argparse.ArgumentParser:
     g.add_argument('--user', help='id of a user of the data'); g.add_argument('--history', metavar='FILE', help='item ids, one per line, oldest first; or CSV/JSON rows with item, time and features; - for standard input')
     q.add_argument('-k', type=int, default=20); q.add_argument('--at', type=int, help='time of the request, seconds since 1970'); q.add_argument('--keep-seen', action='store_true'); q.add_argument('--json', action='store_true')
     q = add(sub, 'score', score, 'give every candidate of some requests its probability of a click'); q.add_argument('run')
-    q.add_argument('--requests', required=True, metavar='DIR', help='requests.* and candidates.*, or one table of candidates'); q.add_argument('--out', required=True, metavar='FILE', help='.parquet, .csv or .csv.gz'); device(q)
+    q.add_argument('--requests', required=True, metavar='DIR', help='requests.* and candidates.*, or one table of candidates'); q.add_argument('--out', required=True, metavar='FILE', help='.parquet, .csv or .csv.gz'); q.add_argument('--shard', type=int, default=300, help='candidates that are scored as one set, at the most (default 300)'); device(q)
     q = add(sub, 'models', models, 'list models, or the fields and presets of one'); q.add_argument('model', nargs='?')
     return p
 
@@ -287,7 +405,9 @@ def main(argv:list[str]|None=None)->int:
     "Run a command; what is wrong with the input becomes one line and exit code 2"
     a = parser().parse_args(argv)
     def wrong(e, code): print(f'hettrans: {" ".join(str(e).split())}', file=sys.stderr); return code
-    try: code = a.fn(a) or 0; sys.stdout.flush(); return code
+    try:
+        if a.command in ('quickstart', 'train', 'evaluate', 'recommend', 'score'): use_threads()
+        code = a.fn(a) or 0; sys.stdout.flush(); return code
     except InputError as e: return wrong(e, 2)
     except BrokenPipeError:   # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 0

@@ -62,19 +62,65 @@ def test_stopped_by_hand(monkeypatch):
     assert (code, err) == (130, 'hettrans: stopped; the same command with --resume goes on\n')
     assert cli('evaluate', sound)[::2] == (130, 'hettrans: stopped\n')
 
+QUICK = ['quickstart', '--users', 70, '--items', 220, '--requests', 5, '--epochs', 1, '--set', 'd=8', 'text_dim=8', 'heads=2']
+
+def table_of(text, intervals): return {l.split('  ')[0]: l.split('  ') for l in text.splitlines() if l.count('[') == intervals}
+def told(text): return [l for l in text.splitlines() if not l.startswith('epoch') and 'training into' not in l and 'read from' not in l]
+
 def test_quickstart(tmp_path):
-    words = ['quickstart', '--users', 70, '--items', 220, '--epochs', 1, '--set', 'd=8', 'text_dim=8', 'heads=2', '--out', tmp_path/'q']
-    text = ok(*words)
-    assert '70 users, 220 items' in text
-    table = {l.split()[0]: l for l in text.splitlines() if l.count('[') == 4}
+    text = ok(*QUICK, '--out', tmp_path/'q')
+    assert '70 users, 220 items' in text and '70 users, 3' in text            # 5 requests of a user
+    table, ranks = table_of(text, 4), table_of(text, 3)
     assert list(table) == ['popularity', 'item-graph', 'sasrec', 'heterrec', 'oracle']
-    value = {k: float(l.split()[1]) for k, l in table.items()}           # recall@10
-    assert value['oracle'] == max(value.values())
-    assert text.count('HeterRec recommends:') == 3 and text.count('  5. ') == 3 and 'price ' in text
-    again = ok(*words)                                                  # trains nothing: reads the four runs
-    assert again.count('read from') == 4 and 'epoch' not in again
-    strip = lambda t: t[t.index('Next behaviour'):]
-    assert strip(again) == strip(text)
+    assert list(ranks) == ['click rate', 'pointwise-homer', 'homer', 'oracle']
+    first = lambda cells: float([c for c in cells if c][1].split()[0])
+    for t in (table, ranks): assert max(t, key=lambda k: first(t[k])) == 'oracle'      # recall@10 and auc
+    assert text.count('HeterRec recommends:') == 3 and text.count('  5. ') == 4 and 'price ' in text
+    page = text[text.index('\nRequest r'):]
+    assert page.count('p(click): ') == 8 and page.count('truth ') == 8 and ', clicked)' in page
+    again = ok(*QUICK, '--out', tmp_path/'q')                                 # trains nothing: reads the six runs
+    assert again.count('read from') == 6 and 'epoch' not in again
+    assert told(again) == told(text)
+    half = ok(*QUICK, '--out', tmp_path/'q', '--only', 'homer')
+    assert half.count('read from') == 2 and 'HeterRec recommends' not in half and table_of(half, 3) == ranks
+    half = ok(*QUICK, '--out', tmp_path/'q', '--only', 'heterrec')
+    assert half.count('read from') == 4 and 'Request r' not in half and table_of(half, 4) == table
+    assert 'begun on other data' in fails(*QUICK, '--out', tmp_path/'q', '--seed', 1, '--only', 'homer')
+    assert "did you mean 'text_dim'" in fails('quickstart', '--set', 'txt_dim=8', '--out', tmp_path/'n', '--users', 70, '--items', 220)
+
+def test_click_rate_and_truth_by_hand(tmp_path):
+    "The anchors of the ranking table, from the tables of the data"
+    from hettrans.cli import click_rate, judge_guess, true_clicks
+    ds = open_dataset('marketplace', users=40, items=200, requests=5, candidates=12, smallest=10, largest=16)
+    run = fit('homer', ds, tmp_path/'r', bar=False, **{k: v for k, v in TINY.items() if k != 'epochs'}, epochs=1, d_embed=8)
+    log, c = run.split.log, ds.candidates
+    old = c[c.request_id.isin(ds.requests.request_id.iloc[run.split.train]) & c.exposed]
+    mean, by = old.clicked.mean(), old.groupby('item_id').clicked.agg(['sum', 'size'])
+    rows = np.arange(0, len(log.item_n), 37)
+    want = [(by['sum'].get(i, 0) + 10*mean)/(by['size'].get(i, 0) + 10) for i in c.item_id.iloc[log.row_n[rows]]]
+    np.testing.assert_allclose(click_rate(run)(rows), want)
+    np.testing.assert_allclose(true_clicks(ds, run)(rows), ds.truth.click_probabilities()[log.row_n[rows]])
+    m, known = judge_guess(run, true_clicks(ds, run)), judge_guess(run, lambda n: (log.clicked_n[n] == 1)*1.)
+    assert known['auc'] == 1 and known['logloss'] < 1e-6 and m['n'] == run.metrics['n'] and m['auc'] > run.metrics['auc']
+
+def test_a_ranking_model_on_the_built_in_shop(monkeypatch):
+    import hettrans.data.dataset as dataset
+    from hettrans.cli import REQUESTS, open_for
+    monkeypatch.setattr(dataset, 'open_dataset', lambda name, **dials: (name, dials))
+    assert open_for('homer', 'marketplace') == ('marketplace', dict(requests=REQUESTS)) and open_for('pointwise-homer', 'shop') == ('shop', {})
+    assert open_for('heterrec', 'marketplace') == ('marketplace', {})
+
+def test_threads_leave_room(monkeypatch):
+    import torch
+    from hettrans.cli import use_threads
+    now = torch.get_num_threads()
+    try:
+        monkeypatch.delenv('OMP_NUM_THREADS', raising=False); monkeypatch.setattr(os, 'sched_getaffinity', lambda p: set(range(16)), raising=False); monkeypatch.setattr(torch, 'get_num_threads', lambda: 8)
+        chosen = []; monkeypatch.setattr(torch, 'set_num_threads', chosen.append)
+        for load in (0, 13.2, 15, 40): monkeypatch.setattr(os, 'getloadavg', lambda: (load, 0, 0), raising=False); use_threads()
+        assert chosen == [4, 3, 1, 1]
+        monkeypatch.setenv('OMP_NUM_THREADS', '2'); use_threads(); assert len(chosen) == 4
+    finally: monkeypatch.undo(); assert torch.get_num_threads() == now
 
 def test_data_ls():
     text = ok('data', 'ls')
@@ -86,6 +132,13 @@ def test_data_make_and_check(tmp_path):
     ok('data', 'make', 'marketplace', tmp_path/'b', '--users', 60, '--items', 220, '--seed', 3, '--set', 'behaviours=8')
     a, b = open_dataset(tmp_path/'a'), open_dataset(tmp_path/'b')
     pd.testing.assert_frame_equal(a.interactions, b.interactions)          # same seed, same shop
+    assert a.requests is None and (tmp_path/'a/truth.toml').read_text().count('[') == 0
+    text = ok('data', 'make', 'marketplace', tmp_path/'c', '--users', 60, '--items', 220, '--seed', 3, '--requests', 4, '--set', 'behaviours=8', 'candidates=12', 'smallest=10')
+    c, d = open_dataset(tmp_path/'c'), open_dataset('marketplace', users=60, items=220, seed=3, behaviours=8, requests=4, candidates=12, smallest=10)
+    assert f'{len(c.requests):,} requests, {len(c.candidates):,} candidates' in text and len(c.requests) > 150
+    for t in d.tables: pd.testing.assert_frame_equal(c.tables[t], d.tables[t])
+    pd.testing.assert_frame_equal(c.interactions, a.interactions); pd.testing.assert_frame_equal(c.truth.truth, d.truth.truth)
+    assert 'only with requests' in fails('data', 'make', 'marketplace', tmp_path/'d', '--set', 'candidates=12') and 'must be 3 to' in fails('data', 'make', 'marketplace', tmp_path/'d', '--requests', 2)
     text = ok('data', 'check', tmp_path/'a')
     assert '220 items, 60 users' in text and 'sound dataset folder' in text and 'price' in text
     log = pd.read_parquet(tmp_path/'a/interactions.parquet')

@@ -270,6 +270,28 @@ def test_the_log_is_a_sound_dataset(tmp_path):
     assert marketplace_with_requests(from_frames(schema, tables, market()), BASE)[2].candidates.equals(log.candidates)
     with pytest.raises(InputError, match='for a marketplace only'): marketplace_with_requests(ds)
 
+def test_the_built_in_shop_with_requests(tmp_path):
+    dials = dict(users=60, items=200, behaviours=8, seed=5)
+    plain, ds = (open_dataset('marketplace', **dials, **more) for more in ({}, dict(requests='5', candidates=12, smallest=10, page_min=5)))
+    assert plain.requests is None and open_dataset('marketplace', **dials, requests=0).requests is None
+    for t in plain.tables: pd.testing.assert_frame_equal(plain.tables[t], ds.tables[t])
+    _, _, log = marketplace_with_requests(plain, PageConfig(requests=5., candidates=12., smallest=10, page_min=5))
+    assert ds.truth.candidates.equals(log.candidates) and ds.truth.config == log.config and ds.truth.market.config == plain.truth.config
+    assert not open_dataset('marketplace', **dials | dict(seed=6), requests=5).requests.equals(ds.requests)
+    save_dataset(ds, tmp_path / 'log'); again = open_dataset(tmp_path / 'log')
+    for t in ds.tables: pd.testing.assert_frame_equal(again.tables[t], ds.tables[t])
+    assert again.truth.truth.equals(ds.truth.truth)
+    c = pd.read_parquet(tmp_path / 'log/candidates.parquet')
+    c.assign(clicked=c.clicked.where(~c.exposed | (c.index != c.index[c.exposed][0]), ~c.clicked)).to_parquet(tmp_path / 'log/candidates.parquet')
+    with pytest.raises(InputError, match="column 'clicked' of candidates differs"): open_dataset(tmp_path / 'log').truth
+    (tmp_path / 'log/truth.toml').write_text((tmp_path / 'log/truth.toml').read_text() + 'colour = 1\n')
+    with pytest.raises(InputError, match='truth.toml cannot be used'): open_dataset(tmp_path / 'log').truth
+
+@pytest.mark.parametrize('dials, words', [(dict(candidates=12), 'only with requests'), (dict(requests=0, noise=1), "'noise' is of the ranking log"), (dict(requests=2), 'requests = 2.0: must be 3'), (dict(requests='many'), "'requests' must be a number"),
+                                          (dict(requests=5, candidate=3), "did you mean 'candidates'"), (dict(requests=5, smallest=50, candidates=40), 'must rise'), (dict(requests=float('nan')), 'requests = nan')])
+def test_dials_of_the_log_that_make_no_sense(dials, words):
+    with pytest.raises(InputError, match=words): open_dataset('marketplace', users=20, items=150, behaviours=6, **dials)
+
 def test_the_log_keeps_its_promises():
     log, c = world(), world().candidates
     size = np.diff(log.offsets); shown = np.bincount(log.sets.row_j, c.exposed)

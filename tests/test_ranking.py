@@ -194,8 +194,8 @@ def test_resume_refuses_other_data_and_other_settings():
     with pytest.raises(InputError, match='lr was'): fit('homer', tiny_ds(), run.path, resume=True, bar=False, **(FIELDS | dict(lr=.5)))
     with pytest.raises(InputError, match='not of pointwise-homer'): fit('pointwise-homer', tiny_ds(), run.path, resume=True, bar=False, **FIELDS)
 
-@pytest.mark.parametrize('fields, words', [(dict(metric='ndcg@10'), 'metric'), (dict(metric='logloss'), 'auc, gauc'), (dict(split='leave-last-out'), "split = 'leave-last-out'"), (dict(past='seen'), 'past'), (dict(rows=0), 'rows = 0'),
-                                           (dict(ties='file'), 'no field'), (dict(neighbours=3), 'no field'), (dict(d=10, heads=3), 'heads'), (dict(max_past=0), 'keep = 0')])
+@pytest.mark.parametrize('fields, words', [(dict(metric='ndcg@10'), 'metric'), (dict(metric='loglos'), 'did you mean .logloss.'), (dict(split='leave-last-out'), "split = 'leave-last-out'"), (dict(past='seen'), 'past'), (dict(rows=0), 'rows = 0'),
+                                           (dict(ties='file'), 'no field'), (dict(neighbours=3), 'no field'), (dict(d=10, heads=3), 'heads'), (dict(max_past=-1), 'max_past = -1')])
 def test_bad_settings(tmp_path, fields, words):
     with pytest.raises(InputError, match=words): fit('homer', tiny_ds(), tmp_path/'r', bar=False, **(FIELDS | fields))
     with pytest.raises(InputError, match='cross_item is always False'): configure('pointwise-homer', dict(cross_item='yes'))
@@ -206,7 +206,7 @@ def test_without_both_labels_there_is_nothing_to_train(tmp_path, clicks, words):
     with pytest.raises(InputError, match=words): fit('homer', ds, tmp_path/'r', bar=False, **FIELDS)
     assert not (tmp_path/'r').exists()
 
-@pytest.mark.parametrize('fields', [dict(split='user-time:0.3'), dict(user_id=True, past='clicked', max_past=2), dict(metric='gauc', rows=20), dict(use_id=False)])
+@pytest.mark.parametrize('fields', [dict(split='user-time:0.3'), dict(user_id=True, past='clicked', max_past=2), dict(metric='gauc', rows=20), dict(use_id=False), dict(max_past=0), dict(metric='logloss')])
 def test_other_protocols_train_and_load(tmp_path, fields):
     run = fit('homer', tiny_ds(), tmp_path/'r', bar=False, **(FIELDS | dict(epochs=1) | fields))
     assert still(load_run(tmp_path/'r').evaluate()) == still(run.metrics)

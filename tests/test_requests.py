@@ -472,7 +472,7 @@ def test_what_is_not_there_is_said():
     ds = from_frames(dict(name='retrieval', items=dict(key='i'), interactions=dict(user='u', item='i', time='t')), dict(items=pd.DataFrame(dict(i=[1])), interactions=pd.DataFrame(dict(u=[1], i=[1], t=[1]))))
     with pytest.raises(InputError, match='retrieval: no .requests. and .candidates.'): read_log(ds)
     log = read_log(shop(1))
-    for call, must in ((lambda: panorama(log, 'bought'), 'which = '), (lambda: panorama(log, keep=0), 'keep = 0')):
+    for call, must in ((lambda: panorama(log, 'bought'), 'which = '), (lambda: panorama(log, keep=-1), 'keep = -1')):
         with pytest.raises(InputError, match=must): call()
     huge = replace(log, user_r=np.arange(len(log)) * 2**40, time_r=np.arange(len(log)) * 2**40)
     with pytest.raises(InputError, match='64-bit'): panorama(huge)

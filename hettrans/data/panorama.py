@@ -100,7 +100,7 @@ def past_loop(
             for n in range(log.offsets[q], log.offsets[q + 1]):
                 place = log.position_n[n] if log.position_n[n] >= 0 else np.inf
                 if enters[n]: past.append((log.time_r[q], q, place, n))
-        out.append([int(n) for *_, n in sorted(past)][-keep:])
+        out.append([int(n) for *_, n in sorted(past)][max(0, len(past) - keep):])
     return out
 
 # %% ../../nbs/5_homer/50_panorama.ipynb #7ffe3dcf
@@ -153,11 +153,11 @@ def by_position(row_j, request_j, position_n):
 def panorama(
     log:RequestLog,
     which='exposed',   # behaviours that enter: 'exposed' or 'clicked'
-    keep=50,           # N: the most recent behaviours that a request reads
+    keep=50,           # N: the most recent behaviours that a request reads; 0 = none
 )->Panorama:
     "Sort the log once and point every request to its past (HoMer 4.1); no loop over users"
     if which not in ENTERS: raise InputError(f'which = {which!r}; {did_you_mean(which, ENTERS)}')
-    if keep < 1: raise InputError(f'keep = {keep}: must be 1 or more')
+    if keep < 0: raise InputError(f'keep = {keep}: must be 0 or more')
     enters_n = ENTERS[which](log)
     order, first = user_time_order(log.user_r, log.time_r)
     upto = offsets_of(enters_n)
