@@ -22,19 +22,20 @@ define setup
 	  cat pyproject.toml constraints.txt > $(VENV)/hettrans-$(1).stamp; }
 endef
 
-.PHONY: help quickstart test lab docs notebooks clean venv core dev check-export check-clean check-tests check-notebooks
+.PHONY: help quickstart test lab docs docs-serve notebooks clean venv core dev check-export check-clean check-tests check-notebooks
 
 .NOTPARALLEL:
 
 help:
 	@echo "hettrans: recommendation with heterogeneous transformers, taught in notebooks"
 	@echo
-	@echo "  make quickstart   train HeterRec on the built-in marketplace, compare it with simpler models, recommend"
+	@echo "  make quickstart   train HeterRec and HoMer on built-in shops, compare them with simpler models, recommend, rank a page"
 	@echo "  make lab          open the first notebook in JupyterLab"
 	@echo "  make test         everything that CI runs: notebooks exported? notebooks clean? pytest, then every notebook"
 	@echo
 	@echo "  make notebooks    run every notebook again, store its outputs, clean it, export it (NB=path for one)"
 	@echo "  make docs         build the site from the notebooks into $(SITE)"
+	@echo "  make docs-serve   build it and show it at http://127.0.0.1:8000"
 	@echo "  make clean        remove what building and testing leave behind ($(VENV) and runs/ stay)"
 	@echo
 	@echo "Each makes $(VENV) first when it is not there. Variables: PYTHON=python3.12 (3.11 or later), VENV=.venv, WORKERS=2,"
@@ -76,10 +77,13 @@ lab: dev
 
 docs: venv
 	$(call setup,docs,docs)
-	rm -rf docs/_nbs
 	$(BIN)/python docs/prep.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs $(SITE)
-	@echo "Open $(SITE)/index.html"
+	@echo "Open $(SITE)/index.html, or: make docs-serve"
+
+docs-serve: docs
+	@echo "http://127.0.0.1:8000 ; Ctrl-C here ends it."
+	cd $(SITE) && $(abspath $(BIN))/python -m http.server 8000 --bind 127.0.0.1
 
 venv:
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \

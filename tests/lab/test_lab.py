@@ -42,6 +42,27 @@ def test_an_error_would_be_seen(nb, lab):
     (lab.tmp/'root'/'nbs'/'broken.ipynb').write_text(json.dumps(dict(cells=cells, metadata=dict(kernelspec=spec), nbformat=4, nbformat_minor=5)))
     assert nb.open('broken.ipynb').run_all().errors() == ['cell 1: ZeroDivisionError: division by zero']
 
+# notebook, widget, what a reader does, the name in the kernel, the choice that moves
+WIDGETS = [('0_start/01b_widgets', '.hx-powers', lambda b: b.locator('input').press('ArrowRight'), 'powers', 'k'), ('0_start/01c_book_map', '.hx-book', lambda b: b.locator('[data-box=gap]').first.press('Enter'), 'book', 'part'),
+           ('1_data/07b_token_explorer', '.hx-tokens', lambda b: b.locator('select').select_option('3'), 'explorer', 'item'), ('2_attention/12b_gap_explorer', '.hx-gaps', lambda b: b.locator('circle').first.press('ArrowLeft'), 'explorer', 'gaps'),
+           ('4_heterrec/33b_loss_explorer', '.hx-steps', lambda b: b.locator('.hx-less').click(), 'explorer', 'logits'), ('4_heterrec/35b_attention_explorer', '.hx-attend', lambda b: b.locator('canvas').press('ArrowUp'), 'explorer', 'query')]
+
+@pytest.mark.parametrize('name, kind, act, var, key', WIDGETS, ids=[w[1] for w in WIDGETS])
+def test_widget_notebook_runs_and_kernel_and_page_agree(nb, name, kind, act, var, key):
+    pg = nb.open(f'{name}.ipynb').run_all(240).page
+    assert nb.errors() == []
+    box = pg.locator(f'.jp-Notebook {kind}').last; box.scroll_into_view_if_needed(); box.wait_for()
+    before = nb.ask(f'import json; print(json.dumps({var}.at[{key!r}]))'); act(box)
+    pg.wait_for_timeout(500); after = nb.ask(f'import json; print(json.dumps({var}.at[{key!r}]))')
+    shown = box.get_attribute(f'data-{key}')
+    assert after != before and (json.loads(after) == shown or json.loads(after) == json.loads(shown))
+
+def test_a_kernel_restarts_cleanly(nb):
+    nb.open('0_start/01b_widgets.ipynb').run_all()
+    nb.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    nb.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs') }")
+    assert nb.run_all().errors() == [] and nb.ask('print(powers.at["k"])') == '5'
+
 if os.environ.get('LAB_ALL'):                                      # slow, and nbval runs every notebook anyway: asked for by LAB_ALL=1
     @pytest.mark.parametrize('name', ['0_start/00_quickstart', '3_engine/22_training_loop'])
     def test_notebook_runs_without_error(nb, name):
