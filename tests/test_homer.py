@@ -328,3 +328,14 @@ def test_attention_maps_are_what_the_blocks_read():
     assert {k: tuple(v.shape) for k, v in maps.items()} == {**{f'encoder {i}': (2, 4, 4) for i in (1, 2)}, **{f'cross-item {i}': (2, 5, 5) for i in (1, 2)}, **{f'user-item {i}': (2, 5, 4) for i in (1, 2)}}
     alone = attention_maps(m, choose(batch, [1]), CATALOGUE)
     for k in maps: assert_close(maps[k], alone[k])
+
+def test_alike_starts_with_keys_that_are_queries():
+    "`alike` makes keys of the first cross-item block its queries, and changes nothing where there is no such block"
+    tokens = [TokenSpec('kind', 'table', 9, 1, 0, 'cross'), TokenSpec('hour', 'table', 4, 1, 0, 'context')]
+    def make(**fields): torch.manual_seed(0); return HoMer(HoMerConfig(d=16, heads=2, **fields), tokens)
+    block, plain = make(alike=2.).decoder.cross_item, make().decoder.cross_item
+    torch.testing.assert_close(block[0].w_kv.weight[:16], block[0].w_q.weight); torch.testing.assert_close(block[0].w_q.weight, 2*plain[0].w_q.weight)
+    assert not torch.equal(block[1].w_kv.weight[:16], block[1].w_q.weight)
+    a, b = make(alike=2., cross_item=False).state_dict(), make(cross_item=False).state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in b)
+    with pytest.raises(InputError, match='alike = -1'): HoMerConfig(alike=-1)

@@ -46,7 +46,7 @@ def check_encode(c:EncodeConfig):
         if getattr(c, name) < least: raise InputError(f'{name} = {getattr(c, name)}: must be {least} or more')
     if c.pca % c.pieces: raise InputError(f'pca = {c.pca} dimensions cannot be cut into pieces = {c.pieces} equal groups')
 
-# %% ../../nbs/1_data/07_encode.ipynb #0eaf0bef
+# %% ../../nbs/1_data/07_encode.ipynb #afa30410
 @dataclass(frozen=True)
 class TokenSpec:
     "What a model must know to embed one feature"
@@ -55,7 +55,7 @@ class TokenSpec:
     rows: int             # rows of the table (of each piece's table); 0 for a vector
     pieces: int           # codes of one row; 1 for a table
     width: int            # of a raw vector, else 0
-    side: str = 'item'    # 'item' or 'behaviour'
+    side: str = 'item'    # where it is recorded: 'item', 'behaviour'; with requests (notebook 51) also 'user', 'context' or 'cross'
 
 # %% ../../nbs/1_data/07_encode.ipynb #d048363b
 def one_key(v):
@@ -126,13 +126,12 @@ def quantile_edges(
     i = np.unique(np.where(cut - steps[left] <= abs(steps[right] - cut), steps[left], steps[right]))
     return between(x[i - 1], x[i])
 
-# %% ../../nbs/1_data/07_encode.ipynb #97fee720
+# %% ../../nbs/1_data/07_encode.ipynb #73f0c7a9
 def uniform_edges(x, bins)->np.ndarray:
     "Inner edges of bins of equal width"
     edges = np.unique(np.linspace(x.min(), x.max(), bins + 1)[1:-1]) if len(x) else np.zeros(0)
     return edges[edges > x.min()] if len(edges) else edges
 
-# %% ../../nbs/1_data/07_encode.ipynb #19958964
 def log_edges(x, bins)->np.ndarray:
     "Inner edges of bins of equal ratio; numbers that are not positive come before the first edge"
     p = x[x > 0]
@@ -429,13 +428,13 @@ def fit_coder(
     if kind == 'numerical': return Bins.fit(column, name, config.numerical, config.bins)
     return Multimodal.fit(column, name, kind, config)
 
-# %% ../../nbs/1_data/07_encode.ipynb #2c69d9c4
+# %% ../../nbs/1_data/07_encode.ipynb #f3596883
 @dataclass
 class Feature:
     "One feature and its fitted coder"
     name: str        # of the token
     column: str      # where its values are
-    side: str        # 'item' or 'behaviour'
+    side: str        # 'item', 'behaviour', 'user', 'context' or 'cross'
     coder: object
 
     @property
@@ -501,11 +500,11 @@ def show_value(v):
     text = '' if v is None or v is pd.NA or v != v else str(v)
     return text if len(text) <= 40 else text[:37] + '...'
 
-# %% ../../nbs/1_data/07_encode.ipynb #c078d7ac
+# %% ../../nbs/1_data/07_encode.ipynb #f5cb77ed
 def explain(
     self:Encoder,
     row,            # one row: a Series, a dict, or a table with one row
-    side='item',    # or 'behaviour'
+    side='item',    # of the features that are explained
 )->pd.DataFrame:
     "Token, value, code and meaning of one row, for people"
     df = row.iloc[:1] if isinstance(row, pd.DataFrame) else pd.DataFrame([dict(row)])

@@ -96,7 +96,7 @@ def brand_names(n, rng):
     while len(names) < n: names[''.join(rng.choice(syllables, 2 + int(rng.random() < .5))).capitalize()] = 1
     return list(names)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #55de58e4
+# %% ../../nbs/1_data/02_marketplace.ipynb #974a2293
 def make_causes(config, rng):
     "The hidden causes of every item, as arrays of length `items`"
     n, brands = config.items, config.brands or max(8, config.items // 100)
@@ -107,6 +107,7 @@ def make_causes(config, rng):
     weight = np.exp(rng.normal(size=n) * config.popularity * np.where(wave > 0, .25, 1))          # nobody knows yet which late items will sell
     return dict(leaf=leaf, brand=brand, style=style, tier=tier, wave=wave, weight=weight)
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #4d34b690
 def make_images(causes, rng, width=32):
     "Image vectors: a direction per style, a weaker one per leaf and per brand, and noise"
     style, leaf, brand = (rng.normal(size=(n, width)) for n in (len(STYLES), len(LEAVES), causes['brand'].max() + 1))
@@ -169,13 +170,14 @@ def make_shelves(causes):
     count = np.concatenate([np.zeros((*w_gov.shape[:2], 1), np.int32), (w_gov > 0).cumsum(-1, dtype=np.int32)], -1)
     return Shelves(np.argsort(order_ov, axis=1), order_ov, bounds, second, weight_gv, (flat + np.arange(len(flat))[:, None]).ravel(), count)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #12cf5ec3
+# %% ../../nbs/1_data/02_marketplace.ipynb #6f0ebafe
 WIDER = {CELL: [(0, 'cell', False), (0, 'row', False), (0, 'group', False), (0, 'all', False)],
          LEAF: [(0, 'row', False), (0, 'group', False), (0, 'all', False)],
          BRAND: [(1, 'cell', False), (1, 'row', False), (1, 'all', False)],
          STYLE: [(2, 'cell', False), (2, 'row', False), (2, 'all', False)],
          NEW: [(2, 'cell', True), (2, 'row', True), (2, 'all', True), (2, 'all', False)]}     # (order, width, new arrivals only)
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #0971205c
 def stretch(shelves, o, width, a, b):
     "First and last place (exclusive) in order `o` of the shelf with key `(a, b)`, at a given width"
     n, bound = shelves.second[o], shelves.bounds[o]
@@ -204,7 +206,7 @@ def find_shelf(shelves, kind, a_c, b_c, era_c, budget_c, past_ct):
     assert not len(open_c), 'somebody has seen the whole shop'
     return g_c, o_c, lo_c, hi_c
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #98ac7429
+# %% ../../nbs/1_data/02_marketplace.ipynb #1d483d1f
 def unroll(shelf, shelves):
     "All items of the shelves of all cases in one long list: case, item, weight"
     g_c, o_c, lo_c, hi_c = shelf
@@ -222,6 +224,7 @@ def draw_by_list(shelves, shelf, past_ct, rng):
     at = total.cumsum() - total + rng.random(len(total)) * (1 - 1e-9) * total
     return v[np.searchsorted(w.cumsum(), at, side='right')]
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #482ef79d
 def draw_from_shelf(shelves, shelf, past_ct, rng, tries=4):
     "One unseen item per case from its shelf: draw by weight, draw again what was seen, list the few shelves that are left"
     g_c, o_c, lo_c, hi_c = shelf
@@ -252,11 +255,12 @@ def make_users(config, causes, rng):
         age=np.array(['18-24', '25-34', '35-44', '45-59', '60+'])[age], gender=np.array(['female', 'male', 'other'])[gender]))
     return table, taste
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #2a3a0c02
+# %% ../../nbs/1_data/02_marketplace.ipynb #f80dea73
 GAPS = np.array([[20., 45 * 60.], [10 * 3600., 9 * 86400.], [20 * 86400., 45 * 86400.]])    # seconds
 GAP_SHARE = np.array([.66, .23, .11])
 SHORT, DUE = 3600, (20 * 86400, 45 * 86400)          # a purchase is fresh for an hour; a consumable is used up after 20 to 45 days
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #26cab5e4
 def draw_gaps(shape, rng):
     "Gaps in whole seconds"
     part = np.searchsorted(GAP_SHARE.cumsum()[:-1], rng.random(shape), side='right')
@@ -279,7 +283,7 @@ PART_KIND = np.array([kind for _, kind in PARTS])
 PLAN_0 = [r for r, _ in PARTS].index('plans')
 ACTION_SHARE = np.array([[.60, .22, .18]] * 3 + [[.40, .25, .35], [.15, .15, .70], [.40, .30, .30], [.60, .22, .18], [.30, .40, .30]])   # per reason
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #83acb262
+# %% ../../nbs/1_data/02_marketplace.ipynb #338b31be
 @dataclass
 class Moment:
     "What the rules see: a user at the moment before a behaviour; arrays over cases c"
@@ -299,6 +303,7 @@ class Moment:
     recent: np.ndarray         # the items before the last one [c, BACK], -1 = none
     past: np.ndarray           # every item seen so far, once [c, t], -1 = nothing
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #84ea0532
 def last_where(which_ct):
     "Last place in each row where `which_ct` holds, -1 = nowhere"
     if not which_ct.shape[1]: return np.full(len(which_ct), -1)
@@ -351,7 +356,7 @@ def part_keys(moment, causes, taste):
          0 * plan, style + 0 * mid, 0 * moment.recent]
     return np.concatenate(a, 1), np.concatenate(b, 1)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #5b3fe30c
+# %% ../../nbs/1_data/02_marketplace.ipynb #c36ba7f7
 def part_weights(moment, causes, taste, config, short_c, due_c, without=()):
     "Weights `w_cm` of the parts, summing to 1 in each row"
     share = taste['share'][moment.user]
@@ -366,6 +371,7 @@ def part_weights(moment, causes, taste, config, short_c, due_c, without=()):
     for reason in without: w_cm[:, PART_REASON == REASONS.index(reason)] = 0
     return w_cm / w_cm.sum(1, keepdims=True)
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #00c96556
 def clock(moment):
     "`short` and `due` when the time of the behaviour is known"
     since = moment.now - moment.used_at
@@ -382,11 +388,12 @@ def weights_unknown_time(moment, causes, taste, config, without=()):
     cases = [(yes, yes, both), (yes, no, x - both), (no, yes, y1 - y0 - both), (no, no, 1 - x - y1 + y0 + both)]
     return sum(p[:, None] * part_weights(moment, causes, taste, config, s, d, without) for s, d, p in cases)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #6f98df32
+# %% ../../nbs/1_data/02_marketplace.ipynb #ba1f371c
 def choose(p_cm, rng):
     "One column per row, by probability"
     return np.minimum((rng.random((len(p_cm), 1)) > p_cm.cumsum(1)).sum(1), p_cm.shape[1] - 1)
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #6a42ffc4
 def next_items(moment, world, config, rng):
     "Draw the next behaviour of every case: item, action and the part of the mixture it came from"
     causes, taste, shelves = world
@@ -471,13 +478,14 @@ def add_up(moment, w_cm, world):
             spread(shelf, shelves, at, seen_cv, w_cm[at, m], p_cv)
     return p_cv
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #1b02a15c
+# %% ../../nbs/1_data/02_marketplace.ipynb #cddebd16
 SCHEMA = dict(name='marketplace',
     items=dict(key='item_id', features=dict(title=dict(kind='text'), brand=dict(kind='categorical'), category_top=dict(kind='categorical'),
         category_mid=dict(kind='categorical'), category_leaf=dict(kind='categorical'), price=dict(kind='numerical'), image=dict(kind='vector'))),
     users=dict(key='user_id', features=dict(age=dict(kind='categorical'), gender=dict(kind='categorical'))),
     interactions=dict(user='user_id', item='item_id', time='timestamp', order='position', features=dict(action=dict(kind='categorical'))))
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #13e3eda6
 def config_toml(
     config,    # a `MarketConfig`
 ):
@@ -536,7 +544,7 @@ class Market:
         u, t = np.asarray(user_rows), np.asarray(positions)
         return (self.moment(u[i:i + chunk], t[i:i + chunk]) for i in range(0, len(u), chunk))
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #0271b05f
+# %% ../../nbs/1_data/02_marketplace.ipynb #8db75736
 def oracle(
     self,            # a `Market`
     user_row,        # row in `users`
@@ -548,6 +556,7 @@ def oracle(
     m = self.moment(user_row, position)
     return add_up(m, self.part_weights(m, without, time), self.world)[0]
 
+# %% ../../nbs/1_data/02_marketplace.ipynb #9ec39a94
 def redraw(
     self,        # a `Market`
     user_row,    # row in `users`

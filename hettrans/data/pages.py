@@ -56,9 +56,10 @@ class PageConfig:
         if not 1 <= self.smallest <= self.candidates <= self.largest: raise InputError(f'smallest = {self.smallest}, candidates = {self.candidates}, largest = {self.largest}: must rise, from 1')
         if not 1 <= self.page_min <= self.page_max: raise InputError(f'page_min = {self.page_min}, page_max = {self.page_max}: must rise, from 1')
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #51600d61
+# %% ../../nbs/5_homer/50a_pages.ipynb #93af6327
 EFFECTS = ('duplicates', 'cheaper', 'crowding')
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #427f7ee8
 def set_effects_loop(
     kinds,     # (leaf, style, tier) of each candidate
     price,     # price today of each
@@ -96,15 +97,24 @@ def set_effects(
     crowd = np.where(other, appeal_j[at], 0.).sum(1)
     return np.stack([-config.duplicates * np.minimum(twins, 2), config.cheaper * wins, -config.crowding * crowd], 1) + 0.
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #8f3e26c3
+# %% ../../nbs/5_homer/50a_pages.ipynb #453f2c68
 WEEKDAYS, DEVICES, SITUATIONS = 'Mon Tue Wed Thu Fri Sat Sun'.split(), ['phone', 'desktop', 'tablet'], ['settled', 'moving', 'travelling']
 PARTS, SPAN, DAY = 4, 60, 86400                # parts of a day; days of the ranking log; seconds of a day
 OCCASIONS = 2 * PARTS * len(DEVICES)           # weekend? x part of the day x device
 
-def part_of_day(time): return time % DAY * PARTS // DAY
-def is_weekend(time): return (time // DAY + 3) % 7 >= 5                            # 1970 began on a Thursday
-def occasion_of(time, device): return (is_weekend(time) * PARTS + part_of_day(time)) * len(DEVICES) + device
+def part_of_day(time):
+    "Quarter of the day, 0 (from midnight) to 3, of seconds since 1970"
+    return time % DAY * PARTS // DAY
 
+def is_weekend(time):
+    "Is it a Saturday or a Sunday (UTC)? Of seconds since 1970"
+    return (time // DAY + 3) % 7 >= 5                            # 1970 began on a Thursday
+
+def occasion_of(time, device):
+    "Number of the occasion (weekend? x part of the day x device), 0 to `OCCASIONS - 1`"
+    return (is_weekend(time) * PARTS + part_of_day(time)) * len(DEVICES) + device
+
+# %% ../../nbs/5_homer/50a_pages.ipynb #305373ce
 @dataclass(frozen=True)
 class Calls:
     "Requests of all users, padded to one length; or flat, one after another"
@@ -116,9 +126,12 @@ class Calls:
     size_ut: np.ndarray        # candidates that are asked for
     places_ut: np.ndarray      # places of the page
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #d15758dc
-def by_share(share, u): return np.minimum((u[..., None] > np.cumsum(share, -1)).sum(-1), np.shape(share)[-1] - 1)   # a column, by its probability
+# %% ../../nbs/5_homer/50a_pages.ipynb #aa6dfa45
+def by_share(share, u):
+    "A column of `share` [..., n] drawn by its probability, for each uniform number `u`"
+    return np.minimum((u[..., None] > np.cumsum(share, -1)).sum(-1), np.shape(share)[-1] - 1)
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #8df29d68
 def draw_moments(end, inside_ut, rng):
     "Times and devices of requests in the last `SPAN` days before `end`, in order"
     n, shape = len(inside_ut), inside_ut.shape
@@ -144,7 +157,7 @@ def draw_calls(market, config, rng)->Calls:
     size = np.clip(c.smallest + rng.exponential(c.candidates - c.smallest, shape), c.smallest, c.largest).round().astype(int)
     return Calls(length, time, device, query, situation, size, rng.integers(c.page_min, c.page_max + 1, size=shape))
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #73fd8634
+# %% ../../nbs/5_homer/50a_pages.ipynb #78e7c7cd
 @dataclass(frozen=True, eq=False)
 class Shop:
     "What pages need to know of a market, in arrays over items, and two tables of its tastes"
@@ -159,6 +172,7 @@ class Shop:
     hours: np.ndarray          # part of the day x department
     devices: np.ndarray        # device x tier
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #3fe4ad78
 def open_shop(market, rng)->Shop:
     "The shop of a market"
     leaf, style, tier, brand, wave, weight = (market.world[0][k] for k in 'leaf style tier brand wave weight'.split())
@@ -167,15 +181,18 @@ def open_shop(market, rng)->Shop:
     return Shop(leaf, style, tier, brand, np.clip((np.log(price) - middle) / np.log(1.7), -1.5, 1.5), np.log(weight), price,
                 np.append(0, market.waves)[wave], rng.normal(size=(PARTS, len(TOPS))), rng.normal(size=(len(DEVICES), len(TIERS))))
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #d9f0df8c
+# %% ../../nbs/5_homer/50a_pages.ipynb #82922c7b
 def relevance(shop, taste, config, user, item):
     "Taste, budget and fame of users and items, in logits: three arrays that broadcast"
     own = lambda kind, value: (taste[kind][user] == value[item][..., None]).any(-1)
     match = (shop.style_v[item] == taste['style'][user]) * 1. + own('brand', shop.brand_v) + own('mid', shop.leaf_v // 3)
     return config.taste * match, -config.budget * np.abs(shop.class_v[item] - (taste['budget'][user] - 1)), config.fame * shop.fame_v[item]
 
-def fit_to_query(query, leaf): return np.where(leaf // 3 == query, 1., .5 * (leaf // 9 == query // 3))     # the group 1, the rest of its department 1/2
+def fit_to_query(query, leaf):
+    "How well a leaf fits the group that was asked for: the group itself 1, the rest of its department 1/2, all else 0"
+    return np.where(leaf // 3 == query, 1., .5 * (leaf // 9 == query // 3))
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #9931388a
 def propose(
     score_rv,   # relevance and noise; minus infinity where an item is not there yet
     size_r,     # how many candidates are asked for
@@ -224,9 +241,12 @@ class Memory:
         zeros = lambda *shape: np.zeros((b, *shape))
         return cls(zeros(72, 3), zeros(shop.brand_v.max() + 1, 3), zeros(OCCASIONS, len(STYLES)), zeros(), zeros(), zeros(72), zeros(72), np.full((b, len(shop.leaf_v)), -1))
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #f8fc3648
-def share(count, total): return count / (1 + total)
+# %% ../../nbs/5_homer/50a_pages.ipynb #64ddb3af
+def share(count, total):
+    "A smoothed share of past clicks, below 1: `count` matches of `total` clicks, and one imaginary click that does not match"
+    return count / (1 + total)
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #431d4447
 def recall(
     memory, shop,
     b_j,           # row of the user in the memory, for each candidate
@@ -262,12 +282,18 @@ def learn(
     places = (memory.leaf_bls, (b, leaf[k], s), 1), (memory.brand_bgs, (b, shop.brand_v[v], s), 1), (memory.style_bos, (b, occasion_j[k], shop.style_v[v]), 1)
     for x, at, value in (*places, (memory.hits_bl, (b, leaf[k]), 1), (memory.count_b, b, 1), (memory.cheap_b, b, -relative_j[k])): np.add.at(x, at, value)
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #6d038229
+# %% ../../nbs/5_homer/50a_pages.ipynb #405dd8db
 TERMS = 'taste budget fame query setting fatigue habit situation bargain occasion'.split()
 
-def sigmoid(x): return 1 / (1 + np.exp(-x))
-def bargain_term(config, liking, relative): return config.bargain * np.tanh(3 * liking) * -np.clip(relative, -1, 1)
+def sigmoid(x):
+    "Probability of a logit"
+    return 1 / (1 + np.exp(-x))
 
+def bargain_term(config, liking, relative):
+    "Logit that a low price `relative` to the set (in logarithms) brings with a user of this `liking` for bargains"
+    return config.bargain * np.tanh(3 * liking) * -np.clip(relative, -1, 1)
+
+# %% ../../nbs/5_homer/50a_pages.ipynb #dd2a4b54
 def click_model(
     kinds_3j, price_j,   # see `set_effects`
     terms_jk,            # summands of the point-wise logit
@@ -282,7 +308,7 @@ def click_model(
     place[page_rm[r, m]] = m
     return (1. + place) ** -config.attention * sigmoid(point + effects.sum(1))
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #a85544b8
+# %% ../../nbs/5_homer/50a_pages.ipynb #1b189767
 @dataclass
 class Sets:
     "Candidates of many requests, one behind the other"
@@ -299,13 +325,14 @@ class Sets:
     click_j: np.ndarray = None       # true click probability
     clicked_j: np.ndarray = None     # what came
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #cba95d5b
 def pages_of(place_j, row_j, rows, width):
     "Candidates on each page, -1 = nothing: [r, width]"
     page, on = np.full((rows, width), -1), np.flatnonzero(place_j >= 0)
     page[row_j[on], place_j[on]] = on
     return page
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #807fc221
+# %% ../../nbs/5_homer/50a_pages.ipynb #dd5d1d5d
 def make_sets(shop, config, calls, likes_bv, memory, b_r, at, rng)->Sets:
     "Propose candidates for the requests `at` = (user, step) of the users `b_r` of a block, fill the pages, and put prices on"
     c, time, query = config, calls.time_ut[at], calls.query_ut[at]
@@ -322,6 +349,7 @@ def make_sets(shop, config, calls, likes_bv, memory, b_r, at, rng)->Sets:
     return Sets(row, item, score[row, rank], place[row, rank], exposure[row, rank], price, relative_price(price, row), (memory.hits_bl[b, leaf] + .3) / (memory.shown_bl[b, leaf] + 3),
                 np.where(last >= 0, (time[row] - last) / DAY, np.nan))
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #3ad43192
 def relative_price(price_j, row_j):
     "Logarithm of the price, minus its mean over the candidates of the request"
     log = np.log(price_j)
@@ -390,13 +418,14 @@ class Pages:
         row = np.repeat(np.arange(len(rows)), np.diff(offsets))
         return j, row, pages_of(self.sets.place_j[j], row, len(rows), self.config.page_max)
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #3759f48a
+# %% ../../nbs/5_homer/50a_pages.ipynb #77223df4
 def request_table(market, calls, user_r, step_r):
     "Requests as a table; `situation` is a profile as recorded then, `users` holds only what never changes"
     time, device, query, situation = (x[user_r, step_r] for x in (calls.time_ut, calls.device_ut, calls.query_ut, calls.situation_ut))
     return pd.DataFrame(dict(request_id=[f'r{k:07d}' for k in range(len(time))], user_id=market.users.user_id.to_numpy()[user_r], timestamp=time, hour=time % DAY // 3600,
         weekday=np.array(WEEKDAYS)[(time // DAY + 3) % 7], device=np.array(DEVICES)[device], query=np.array(MIDS)[query], situation=np.array(SITUATIONS)[situation]))
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #fb790d7a
 def candidate_tables(market, requests, sets):
     "Candidates and their truth"
     on = sets.place_j >= 0
@@ -405,6 +434,7 @@ def candidate_tables(market, requests, sets):
         days_since_seen=sets.days_j.round(3)))
     return candidates, pd.DataFrame(dict(click=sets.click_j, exposure=sets.exposure_j, price=sets.price_j))
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #087640f7
 def simulate_requests(
     market,                  # from `hettrans.data.marketplace.simulate`
     config=PageConfig(),     # sizes, dials and the seed
@@ -470,7 +500,7 @@ def past_effects_loop(
         out.append([c.habit * habit, c.habit * (still - habit), bargain_term(c, liking, pages.candidates.relative_price[k]), c.occasion * same])
     return np.array(out)
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #c351818c
+# %% ../../nbs/5_homer/50a_pages.ipynb #26aefc16
 def auc(
     score_j,      # higher = rather clicked; ties count half
     p_j,          # clicks (0 or 1), or true probabilities of a click
@@ -487,6 +517,7 @@ def auc(
     won = np.bincount(row, yes * (below + no / 2))
     return float((won[pairs > 0] / pairs[pairs > 0]).mean())
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #5704d7c4
 def log_loss(guess_j, p_j):
     "Mean log loss of guesses, expected under `p_j`"
     q = np.clip(guess_j, 1e-12, 1 - 1e-12)
@@ -552,7 +583,7 @@ def ceilings(
     table = {k: (auc(g[on], p), log_loss(g[on], p), auc(g[on], y), auc(g[on], y, row)) for k, g in guesses.items()}
     return pd.DataFrame(table, index=['auc', 'log loss', 'auc, clicks', 'per-request auc, clicks']).T
 
-# %% ../../nbs/5_homer/50a_pages.ipynb #9ccc7570
+# %% ../../nbs/5_homer/50a_pages.ipynb #f9e5fc3e
 REQUEST_SCHEMA = dict(
     requests=dict(key='request_id', user='user_id', time='timestamp', features={c: dict(kind='categorical') for c in ('hour', 'weekday', 'device', 'query', 'situation')}),
     candidates=dict(request='request_id', item='item_id', exposed='exposed', clicked='clicked', position='position',
@@ -564,6 +595,7 @@ DOMAINS = dict(             # HoMer's domains of features -> columns; `situation
     cross=('score', 'affinity', 'relative_price', 'days_since_seen'),
     context=('hour', 'weekday', 'device', 'query'))
 
+# %% ../../nbs/5_homer/50a_pages.ipynb #7f11719f
 def marketplace_with_requests(
     source,                  # a `Market`, or a dataset whose truth is one
     config=PageConfig(),     # of the ranking log

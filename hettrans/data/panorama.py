@@ -33,8 +33,10 @@ class RequestLog:
 
     def __len__(self): return len(self.user_r)
 
-# %% ../../nbs/5_homer/50_panorama.ipynb #ae463521
-def log_repr(self): return f'RequestLog: {len(self):,} requests of {len(self.users):,} users, {len(self.item_n):,} candidates, {self.exposed_n.sum():,} exposed, {(self.clicked_n == 1).sum():,} clicked'
+# %% ../../nbs/5_homer/50_panorama.ipynb #bfb41c2c
+def log_repr(self):
+    "Requests, users and candidates in one line"
+    return f'RequestLog: {len(self):,} requests of {len(self.users):,} users, {len(self.item_n):,} candidates, {self.exposed_n.sum():,} exposed, {(self.clicked_n == 1).sum():,} clicked'
 RequestLog.__repr__ = log_repr
 RequestLog.columns = property(lambda self: (self.item_n, self.exposed_n, self.clicked_n, self.position_n, self.row_n))
 RequestLog.request_n = property(lambda self: np.repeat(np.arange(len(self)), np.diff(self.offsets)))

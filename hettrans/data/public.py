@@ -120,9 +120,11 @@ def _only(df, key, log, report):
     report.notes.append(f'{len(df.index.difference(seen)):,} {what}s without a behaviour left out, {len(pd.Index(seen).difference(df.index)):,} {what}s without a description kept')
     return df.reindex(seen).reset_index(names=key)
 
-# %% ../../nbs/1_data/05_public_datasets.ipynb #1336de85
+# %% ../../nbs/1_data/05_public_datasets.ipynb #a0c6a8f0
 LOG = dict(user='user_id', item='item_id', time='timestamp', order='position')     # the columns of every imported log
-def kinds(**features): return {f: dict(kind=k) for f, k in features.items()}
+def kinds(**features):
+    "Features of a schema from names and kinds"
+    return {f: dict(kind=k) for f, k in features.items()}
 
 # %% ../../nbs/1_data/05_public_datasets.ipynb #f68bcec4
 def parse_line(line):

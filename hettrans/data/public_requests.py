@@ -153,12 +153,13 @@ def refuse(
     shown = str(values.iloc[i] if hasattr(values, 'iloc') else values[i])
     raise InputError(f"{file}, column '{column}', row {rows[i]}: {what.format(repr(shown if len(shown) <= 40 else shown[:37] + '...'))} ({bad.sum():,} of rows {rows[0]} to {rows[-1]})")
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #4c8314fe
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #c73681be
 def context(seconds):
     "Hour of the day and day of the week (0 is Monday) of seconds since 1970"
     return dict(hour=seconds // 3600 % 24, weekday=(seconds // 86400 + 3) % 7)
 
 def whole_sets(name, core):
+    "`InputError` for a k-core other than 0"
     if core: raise InputError(f'{name}: --core filters a log of behaviours; a request keeps the list that was shown')
 
 def in_parts(rows, size):
@@ -166,7 +167,7 @@ def in_parts(rows, size):
     rows = iter(rows)
     return iter(lambda: list(itertools.islice(rows, size)), [])
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #2167954c
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #c447ff23
 MIND = dict(items=dict(key='item_id', features=kinds(category='categorical', subcategory='categorical', title='text')),
             requests=dict(key='request_id', user='user_id', time='timestamp', features=kinds(hour='categorical', weekday='categorical')),
             candidates=dict(request='request_id', item='item_id', clicked='clicked'))
@@ -174,6 +175,7 @@ IMPRESSION = 'request_id user_id time history impressions'.split()
 NEWS = 'item_id category subcategory title abstract url title_entities abstract_entities'.split()
 UNTIMED = 'entries of click histories, which have no times'
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #310a4897
 def _mind_table(lines, file):
     "Some numbered lines as a table with their seconds, and the numbers"
     parts, rows = [l.split('\t') for _, l in lines], np.array([n for n, _ in lines])
@@ -184,7 +186,7 @@ def _mind_table(lines, file):
     refuse(file, 'time', when.isna(), '{} is no time like 11/9/2019 6:42:51 PM', df.time, rows)
     return df.assign(timestamp=when.astype('datetime64[s]').astype('int64')), rows
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #af8aab81
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #2692a651
 def _mind_shown(df, file, rows):
     "The lists of some impressions as one table"
     lists = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pa.array(df.impressions, pa.string())))
@@ -193,6 +195,7 @@ def _mind_shown(df, file, rows):
     refuse(file, 'impressions', ~shown.text.str.fullmatch(r'.+-[01]'), '{} does not end with -0 or -1 (the test set of MIND has no labels)', shown.text, rows[shown.of])
     return pd.DataFrame(dict(of=shown.of, item_id=shown.text.str[:-2], clicked=shown.text.str[-1:] == '1'))
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #d2f94647
 def import_mind(
     name,            # of the dataset, for `schema.toml`
     src,             # the folder of one split
@@ -214,16 +217,18 @@ def import_mind(
         report.notes.append('url and entities of the news are left out')
         return w.close(report, log.name)
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #a38eed01
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #6f1b6989
 def columns_of(path):
     "Names of the columns of a Parquet file"
     try: return pq.read_schema(path).names
     except (pa.ArrowException, OSError) as e: raise InputError(f'{path.name}: cannot be read as Parquet ({e})') from None
 
 def needed(path, need, have):
+    "`InputError` for the first column of `need` that a file does not have"
     for c in need:
         if c not in have: raise InputError(f"{path.name}: missing column '{c}'; {did_you_mean(c, have)}")
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #ce4f462a
 def parquet_parts(path, need, may=(), progress=True, size=20_000):
     "(row numbers from 1, Arrow table) of the parts of a Parquet file: the columns `need`, and those of `may` that exist"
     have, at = columns_of(path), 1
@@ -236,6 +241,7 @@ def parquet_parts(path, need, may=(), progress=True, size=20_000):
                 at += len(b); bar.update(len(b))
     except (pa.ArrowException, OSError) as e: raise InputError(f'{path.name}: cannot be read as Parquet from row {at:,} on ({e})') from None
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #f1a725d3
 def moments(column, file, name, rows):
     "Whole seconds since 1970 of an Arrow column of times"
     if not pa.types.is_timestamp(column.type): raise InputError(f"{file}, column '{name}': times expected, found {column.type}")
@@ -248,7 +254,7 @@ def flat(table, name, file):
     if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)): raise InputError(f"{file}, column '{name}': lists expected, found {lists.type}")
     return pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #c2de40d4
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #fc5e3e8e
 SEEN = dict(device_type='categorical', is_sso_user='categorical', is_subscriber='categorical')
 PERSON = dict(gender='categorical', postcode='categorical', age='categorical')
 ARTICLE = dict(title='text', subtitle='text', topics='text', category_str='categorical', article_type='categorical', premium='categorical', sentiment_label='categorical', sentiment_score='numerical')
@@ -257,7 +263,10 @@ AFTER = dict(read_time='page_read_time', scroll_percentage='page_scroll', next_r
 PAST = dict(read_time_fixed='read_time', scroll_percentage_fixed='scroll_percentage')
 LOST = 'clicks on articles that are not in the list'
 
-def pick(named, have): return kinds(**{c: k for c, k in named.items() if c in have})
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #dd26b19d
+def pick(named, have):
+    "Features as a schema has them: those of `named` (column -> kind) that are there"
+    return kinds(**{c: k for c, k in named.items() if c in have})
 
 def _ebnerd_schema(name, log, past, told):
     "Schema and further columns, from the columns of the three files"
@@ -287,7 +296,7 @@ def _ebnerd_sets(t, file, rows, born, report):
     if born is not None: shown['age_hours'] = (df.timestamp.to_numpy()[of] - shown.item_id.map(born)) / 3600
     return df, shown
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #b5c1eca3
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #60715b48
 def _ebnerd_past(path, w, progress):
     "Write the click histories; gives back the last second in them"
     last, ids, when = None, 'article_id_fixed', 'impression_time_fixed'
@@ -303,6 +312,7 @@ def _ebnerd_past(path, w, progress):
         last = max([x for x in (last, df.timestamp.max() if len(df) else None) if x is not None], default=None)
     return last
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #48fd9b41
 def _ebnerd_articles(path, told, progress):
     "Descriptions of all articles, and the second of publication by article"
     frames = []
@@ -346,7 +356,7 @@ VIDEO = dict(author_id='categorical', video_type='categorical', upload_type='cat
 VIEWER = {**{c: 'categorical' for c in 'user_active_degree is_lowactive_period is_live_streamer is_video_author follow_user_num_range fans_user_num_range friend_user_num_range register_days_range'.split()},
           **{c: 'numerical' for c in 'follow_user_num fans_user_num friend_user_num register_days'.split()}, **{f'onehot_feat{i}': 'categorical' for i in range(18)}}
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #73452a8e
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #521e65ce
 @contextmanager
 def opened(path, progress=True):
     "A binary file, unpacked if its name ends in .gz, and a function that moves the bar to where the file is"
@@ -359,6 +369,7 @@ def header(path):
         try: return next(csv.reader([f.readline().decode('utf-8-sig').rstrip('\r\n')]), [])
         except (UnicodeDecodeError, OSError, EOFError, zlib.error) as e: raise InputError(f'{path.name}: cannot be read as CSV ({e})') from None
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #02445539
 def csv_parts(path, need, may=(), progress=True, block=1 << 24):
     "(row numbers from 1, Arrow table of texts) of the parts of a CSV file: the columns `need`, and those of `may` that exist"
     have, at = header(path), 1
@@ -391,7 +402,7 @@ def days(column, file, name, rows, form):
     refuse(file, name, x.isin(known[day.isna()].tolist()), '{} is no date', x, rows)
     return x.map(dict(zip(known, day))).astype('float64')
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #0f5df933
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #1a8e955f
 def sorted_into(folder, parts, column, n):
     "Distribute rows over `n` files by a hash of a column, so that equal values meet in one file; the files"
     sinks, files = {}, [Path(folder) / f'{k}.arrow' for k in range(n)]
@@ -404,6 +415,7 @@ def sorted_into(folder, parts, column, n):
     for s in sinks.values(): s.close()
     return [files[k] for k in sorted(sinks)]
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #5cedc4f2
 def _kuairand_rows(logs, have, progress):
     "The parts of all logs, with numbers where numbers belong"
     for path in logs:
@@ -427,7 +439,7 @@ def _kuairand_sets(t, gap, born):
     if born is not None: shown['age_days'] = first.day.to_numpy()[q] - df.video_id.map(born)
     return requests, shown
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #8abbc2c0
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #02974aaf
 def described(path, key, to, named, progress):
     "Frames of a CSV file of descriptions"
     for _, t in csv_parts(path, [key], named, progress): yield t.to_pandas().rename(columns={key: to})
@@ -437,6 +449,7 @@ def _born(path, progress):
     parts = [pd.Series(days(t['upload_dt'], path.name, 'upload_dt', rows, '%Y-%m-%d').to_numpy(), t['video_id'].to_pandas()) for rows, t in csv_parts(path, ['video_id', 'upload_dt'], (), progress)]
     return pd.concat(parts).groupby(level=0).first() if parts else pd.Series(dtype='float64')
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #4de16931
 def _kuairand_schema(name, log, video, viewer):
     "Schema and further columns, from the columns of the files"
     own = {**(dict(duration_s='numerical') if 'duration_ms' in log else {}), **(dict(age_days='numerical') if 'upload_dt' in video else {})}
@@ -501,7 +514,7 @@ def seen_before(
     low, high = np.searchsorted(key, place(item_n, 0)), np.searchsorted(key, place(item_n, np.searchsorted(when, time_n)))
     with np.errstate(invalid='ignore'): return high - low, (total[high] - total[low]) / (high - low)
 
-# %% ../../nbs/5_homer/50b_public_requests.ipynb #7d59aac3
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #1bd69cff
 RATED = dict(requests=dict(key='request_id', user='user_id', time='timestamp', features=kinds(hour='categorical', weekday='categorical')),
              candidates=dict(request='request_id', item='item_id', exposed='exposed', clicked='clicked', features=kinds(ratings_before='numerical', mean_before='numerical')))
 
@@ -514,6 +527,7 @@ def _ratings(name, src, core, progress):
     if ds.schema.tables['interactions'].features.get('rating') != 'numerical': raise InputError(f"{src}: the log has no column 'rating' of numbers, and nothing else says what a click is")
     return ds, report.drop(ds.interactions, ds.interactions.rating.isna(), 'without a rating'), report
 
+# %% ../../nbs/5_homer/50b_public_requests.ipynb #a75cd2ec
 def _rated_requests(log, gap, report):
     "One row per request, and the ratings with their request in `of`"
     log = log.assign(of=request_runs(log.user_id.to_numpy(), log.timestamp.to_numpy(), gap))

@@ -120,7 +120,7 @@ def read_toml(
     except UnicodeDecodeError as e: raise InputError(f'{path}: not UTF-8 text (byte {e.start})') from None
     except tomllib.TOMLDecodeError as e: raise InputError(f'{path.name}: not valid toml: {e}') from None
 
-# %% ../../nbs/1_data/03_schema.ipynb #afbebef6
+# %% ../../nbs/1_data/03_schema.ipynb #00c1bc9b
 def toml_value(v):
     "A Python value (text, number, bool, list of these) in toml"
     if isinstance(v, bool): return str(v).lower()
@@ -128,7 +128,9 @@ def toml_value(v):
     if isinstance(v, (list, tuple)): return '[' + ', '.join(map(toml_value, v)) + ']'
     return repr(v)
 
-def toml_key(k): return k if k.isascii() and k.replace('_', '').replace('-', '').isalnum() else toml_value(k)
+def toml_key(k):
+    "A key as TOML writes it, quoted where it needs quotes"
+    return k if k.isascii() and k.replace('_', '').replace('-', '').isalnum() else toml_value(k)
 
 # %% ../../nbs/1_data/03_schema.ipynb #8232f757
 @dataclass(frozen=True)

@@ -136,10 +136,12 @@ def ranking_batches(run:RankRun, epoch:int)->list:
     parts = request_batches(run.data.sizes, run.split.train, t.batch, np.random.default_rng([t.seed, epoch]), most=run.config['protocol'].rows)
     return [lambda r=r: run.data.batch(r) for r in parts]
 
-# %% ../../nbs/5_homer/59_rank_runs.ipynb #3e952df1
+# %% ../../nbs/5_homer/59_rank_runs.ipynb #5142db11
 LOWER = ('logloss',)   # metrics of which less is better
 
-def chosen_by(metric:str)->str: return '-'*(metric in LOWER) + metric
+def chosen_by(metric:str)->str:
+    "Name under which the loop maximises a metric; a minus turns those that should be low"
+    return '-'*(metric in LOWER) + metric
 
 def validated(run:RankRun)->dict:
     "Metrics on the validation part, with the one that chooses the weights under its name for the loop"

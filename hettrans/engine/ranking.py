@@ -127,8 +127,10 @@ def resampled(self, resamples:int=1000, seed:int=0)->np.ndarray:
 
 Judged.resampled = resampled
 
-# %% ../../nbs/5_homer/58_ranking_metrics.ipynb #e2343690
-def number(x)->float|None: return None if np.isnan(x) else float(x)
+# %% ../../nbs/5_homer/58_ranking_metrics.ipynb #6d135117
+def number(x)->float|None:
+    "A float, and None for NaN, which JSON does not know"
+    return None if np.isnan(x) else float(x)
 
 def middle(samples_km)->list[tuple]:
     "Lower and upper end of the middle 95% of each column; draws in which it does not exist do not count"

@@ -151,7 +151,7 @@ def check_metric(metric:str, kind:str='retrieval'):
     known = METRICS[kind]
     if metric not in known: raise InputError(f"metric = {metric!r} is not known{near(metric, known)} (there are {', '.join(known)})")
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #9e78c54a
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #d7c0c624
 def configure(
     name:str,     # of a model
     fields:dict,  # field -> value, from anywhere
@@ -166,7 +166,9 @@ def configure(
     check_metric(config['train'].metric, kind)
     return config
 
-def flat(config:dict)->dict: return {part: dataclasses.asdict(c) for part, c in config.items()}
+def flat(config:dict)->dict:
+    "The parts of a configuration as plain dictionaries, for JSON"
+    return {part: dataclasses.asdict(c) for part, c in config.items()}
 
 # %% ../../nbs/3_engine/27_models_by_name.ipynb #fe41f04d
 SMALL = 100_000  # items; beyond that 'auto' takes the paper's preset

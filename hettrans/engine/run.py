@@ -78,8 +78,10 @@ class Run:
         shown = ', '.join(f'{k} {self.metrics[k]:.4f}' for k in ('recall@10', 'ndcg@10') if k in self.metrics)
         return f'Run({self.name} on {self.ds.name}: {shown or "not evaluated"})'
 
-# %% ../../nbs/3_engine/29_runs.ipynb #14292601
-def count_params(model)->int: return sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0
+# %% ../../nbs/3_engine/29_runs.ipynb #a3c62fa8
+def count_params(model)->int:
+    "Number of parameters; 0 for a model that only counts"
+    return sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0
 
 def evaluate_run(self:Run, split:str='test', keep_seen:bool|None=None, intervals:bool=True)->dict:
     "Metrics on 'test' or 'valid', over the full catalogue; `keep_seen=None`: as the protocol says"

@@ -78,13 +78,14 @@ class HeterRecConfig(NetworkConfig):
         same = {k: getattr(self, k) for k in ('steps', 'margin', 'indicator', 'zero_logit', 'cross_position', 'n_sampled', 'logq', 'step_weight')}
         return LMPConfig(negatives='catalogue' if self.negatives == 'mixed' else self.negatives, **same)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #d5cf5ab4
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #aed9214e
 def mask_name(name:str)->str:
     "The key of `MASKS` for a causal mask, written with - or _"
     known = {k.replace('-', '_'): k for k in MASKS if k != 'all'}
     if (key := name.replace('-', '_')) not in known: raise InputError(f'mask = {name!r}; {did_you_mean(name, known)}')
     return known[key]
 
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #9305dd58
 CHOICES = dict(norm=('post', 'pre'), position=('none', 'learned', 'rotary'), fuse=('concat', 'mean', 'sum'), tower_fuse=('concat', 'mean', 'sum'),
                negatives=('in_batch', 'catalogue', 'sampled', 'mixed'))
 LEAST = dict(d=1, heads=1, token_layers=0, item_layers=0, ffn=1, max_len=1, gap_buckets=1, steps=1, n_sampled=1, margin=0, gap_slope=0, step_weight=0, token_weight=0, sample_power=0)
@@ -105,7 +106,7 @@ def check_config(c:HeterRecConfig):
 
 INV_TAU = (.01, 200.)   # the learned 1 / temperature stays in here
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #d6b9c708
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #5c979f1a
 def make_hct(c:NetworkConfig, f:int)->HCT:
     "The transformer of a configuration for behaviours of `f` tokens"
     layers = (c.token_layers, c.item_layers) if c.hct else (c.token_layers + c.item_layers, 0)
@@ -115,6 +116,7 @@ def make_hct(c:NetworkConfig, f:int)->HCT:
     if c.gap_slope and c.time_gap: hct.prefer_recent(c.gap_slope)
     return hct
 
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #3ab99670
 def make_heads(n:int, d:int, identity:bool=False)->nn.ModuleList:
     "One linear map without bias for each step (MLP_i of Eq. 8), random or the identity at the start"
     heads = nn.ModuleList([nn.Linear(d, d, bias=False) for _ in range(n)])
@@ -212,7 +214,7 @@ def index_in(rows_c:Tensor, targets_jp:Tensor, n_items:int)->Tensor:
     place_v[rows_c] = torch.arange(len(rows_c), device=rows_c.device)
     return place_v[targets_jp]   # -1 reads the last place, which is -1
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #a67581ad
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #8a24c468
 def feature_values(model:HeterRec, name:str, codes_vz:Tensor)->Tensor:
     "The number of the value that each catalogue row has, `[v]`; raw vectors are all different"
     held = model.value_cache.get(name)
@@ -221,6 +223,7 @@ def feature_values(model:HeterRec, name:str, codes_vz:Tensor)->Tensor:
         held = model.value_cache[name] = codes_vz, new
     return held[1]
 
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #15bb49b3
 def first_of_each(value_c:Tensor)->tuple[Tensor, Tensor, Tensor]:
     "Distinct values; the first place of each; and for every place which of them it has"
     distinct, which_c = value_c.unique(return_inverse=True)
@@ -234,7 +237,7 @@ def value_log_q(log_q_v:Tensor|None, value_v:Tensor, distinct:Tensor)->Tensor|No
     q = log_q_v.new_zeros(len(value_v)).index_add_(0, value_v, log_q_v.exp())
     return q[distinct].log()
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #ea2ccc36
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #4d1f38f5
 @dataclass(frozen=True)
 class StepItems:
     "The items of one training step: who competes, and who is right"
@@ -243,6 +246,7 @@ class StepItems:
     drawn_n: Tensor|None     # places of the draws
     log_q_v: Tensor|None     # of every catalogue item, None = no correction
 
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #c8bdbd25
 def step_items(model:HeterRec, batch, catalogue:dict[str, Tensor])->StepItems:
     "Candidates, targets and draws of a batch"
     c, n = model.config, len(next(iter(catalogue.values())))
@@ -250,12 +254,13 @@ def step_items(model:HeterRec, batch, catalogue:dict[str, Tensor])->StepItems:
     rows_c, drawn_n = candidate_rows(batch.targets, n, c, log_q_v)
     return StepItems(rows_c, index_in(rows_c, batch.targets, n), drawn_n, log_q_v if c.logq else None)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #26537e1e
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #a387b3ec
 def lmp_of(model:HeterRec, heads:nn.ModuleList, x_jd:Tensor, v_vd:Tensor, targets_jp:Tensor, layout:Layout, log_q_v=None, drawn_n=None)->Tensor:
     "Listwise multi-step prediction of `v_vd` from the states `x_jd`"
     u_pjd = torch.stack([model.unit(head(x_jd)) for head in heads])
     return lmp_loss(u_pjd, model.unit(v_vd), targets_jp, layout.positions, layout.sequence, model.inv_tau, model.config.lmp, log_q_v, drawn_n=drawn_n)[0]
 
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #e75bda27
 def token_loss(model:HeterRec, output:HeterRecOutput, items:StepItems, codes_vz:Tensor, t_cd:Tensor, s:int)->Tensor:
     "The loss of feature `s` (HeterRec Eq. 12)"
     value_v = feature_values(model, model.htfl.item.names[s], codes_vz)

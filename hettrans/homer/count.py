@@ -50,8 +50,10 @@ def count_parts(
         'user-item blocks (Eq. 10-11)': times(user, block_counts(d, n, j, False)),
         'heads (Eq. 12-13)': times(heads, (d*d + 2*d + 1, 2*n*(d*d + d)))}
 
-# %% ../../nbs/5_homer/57_counting.ipynb #afea5b7c
-def dense_params(config:HoMerConfig, tokens:list)->int: return sum(p for p, _ in count_parts(config, tokens).values())
+# %% ../../nbs/5_homer/57_counting.ipynb #c2e36e66
+def dense_params(config:HoMerConfig, tokens:list)->int:
+    "Parameters outside the embedding tables, by the formulas"
+    return sum(p for p, _ in count_parts(config, tokens).values())
 
 def request_flops(config:HoMerConfig, tokens:list, candidates:int=300, past:int=50)->int:
     "FLOPs of one forward pass for one request, 2 for each multiplication with addition"

@@ -13,7 +13,7 @@ from ..nn.silu import Pairs
 # %% auto #0
 __all__ = ['SetTokens', 'Decoder', 'shard_offsets']
 
-# %% ../../nbs/5_homer/54_decoder.ipynb #581a4860
+# %% ../../nbs/5_homer/54_decoder.ipynb #9e7a82c8
 class SetTokens(nn.Module):
     "Candidates to D^0 (HoMer Eq. 6-7)"
     def __init__(self,
@@ -24,16 +24,23 @@ class SetTokens(nn.Module):
         shared, own = (tables.width(s) for s in (('user', 'context'), ('item', 'cross')))
         if not own: raise InputError("no feature has the side 'item' or 'cross': a candidate needs one to be told from the others")
         self.d, self.of_request, self.of_candidate = d, nn.Linear(shared, d) if shared else None, nn.Linear(own, d)
-    def request(self, tables:Tables, batch) -> Float[Tensor, "b d"]:
-        "H, the user and the context of each request (Eq. 6)"
-        if self.of_request is None: return self.of_candidate.weight.new_zeros(len(batch.offsets) - 1, self.d)
-        return self.of_request(torch.cat(tables(dict(user=batch.user, context=batch.context), ('user', 'context')), 1))
-    def forward(self, tables:Tables, batch, catalogue:dict, request_bd) -> Float[Tensor, "n d"]:
-        "D^0, the candidates of all requests (Eq. 7)"
-        codes = dict(item=tables.items(catalogue, batch.items), cross=batch.cross)
-        return self.of_candidate(torch.cat(tables(codes, ('item', 'cross')), 1)) + request_bd[sequence_of_row(batch.offsets)]
 
-# %% ../../nbs/5_homer/54_decoder.ipynb #e13731fa
+# %% ../../nbs/5_homer/54_decoder.ipynb #02916d73
+def _request_tokens(self, tables:Tables, batch) -> Float[Tensor, "b d"]:
+    "H, the user and the context of each request (Eq. 6)"
+    if self.of_request is None: return self.of_candidate.weight.new_zeros(len(batch.offsets) - 1, self.d)
+    return self.of_request(torch.cat(tables(dict(user=batch.user, context=batch.context), ('user', 'context')), 1))
+
+SetTokens.request = _request_tokens
+
+def _candidate_tokens(self, tables:Tables, batch, catalogue:dict, request_bd) -> Float[Tensor, "n d"]:
+    "D^0, the candidates of all requests (Eq. 7)"
+    codes = dict(item=tables.items(catalogue, batch.items), cross=batch.cross)
+    return self.of_candidate(torch.cat(tables(codes, ('item', 'cross')), 1)) + request_bd[sequence_of_row(batch.offsets)]
+
+SetTokens.forward = _candidate_tokens
+
+# %% ../../nbs/5_homer/54_decoder.ipynb #3bdd62a8
 class Decoder(nn.Module):
     "Blocks in which candidates read each other, then the user's past (HoMer Eq. 8-11)"
     def __init__(self,
@@ -45,17 +52,22 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.cross_item, self.user_item = (nn.ModuleList([SiluBlock(d, heads, **block) for _ in range(n)]) for n in (cross_layers, user_layers))
-    def forward(self,
-        x_nd:Float[Tensor, "n d"],      # D^0
-        sets:Pairs,                     # candidates that read each other
-        past:Pairs,                     # candidates and the behaviours that they read
-        memory_jd:Float[Tensor, "j d"], # E^L
-        backend:str='auto',             # how attention is computed, see notebook 52
-    ) -> Float[Tensor, "n d"]:
-        for m in range(max(len(self.cross_item), len(self.user_item))):
-            if m < len(self.cross_item): x_nd = self.cross_item[m](x_nd, sets, backend=backend)
-            if m < len(self.user_item): x_nd = self.user_item[m](x_nd, past, memory_jd, backend)
-        return x_nd
+
+# %% ../../nbs/5_homer/54_decoder.ipynb #85b40a28
+def _decode_set(self,
+    x_nd:Float[Tensor, "n d"],      # D^0
+    sets:Pairs,                     # candidates that read each other
+    past:Pairs,                     # candidates and the behaviours that they read
+    memory_jd:Float[Tensor, "j d"], # E^L
+    backend:str='auto',             # how attention is computed, see notebook 52
+) -> Float[Tensor, "n d"]:
+    "D^0 to D^M"
+    for m in range(max(len(self.cross_item), len(self.user_item))):
+        if m < len(self.cross_item): x_nd = self.cross_item[m](x_nd, sets, backend=backend)
+        if m < len(self.user_item): x_nd = self.user_item[m](x_nd, past, memory_jd, backend)
+    return x_nd
+
+Decoder.forward = _decode_set
 
 # %% ../../nbs/5_homer/54_decoder.ipynb #e495f7f9
 def shard_offsets(

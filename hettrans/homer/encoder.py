@@ -43,7 +43,7 @@ def recency(offsets:Int[Tensor, "b+1"]) -> Int[Tensor, "j"]:
     "How many behaviours each row is away from the most recent one of its past (0)"
     return offsets[1:][sequence_of_row(offsets)] - 1 - torch.arange(int(offsets[-1]), device=offsets.device)
 
-# %% ../../nbs/5_homer/53_encoder.ipynb #aea1b2a0
+# %% ../../nbs/5_homer/53_encoder.ipynb #80c109f2
 class BehaviourTokens(nn.Module):
     "Packed pasts to E^0 (HoMer Eq. 3)"
     def __init__(self,
@@ -64,16 +64,21 @@ class BehaviourTokens(nn.Module):
     def look_up(self, table:FeatureTable, index_j)->Tensor:
         "Embeddings of numbers, the last row for everything beyond"
         return table(index_j.clamp(0, len(table.table.weight) - 1)[:, None])
-    def forward(self, tables:Tables, batch, catalogue:dict) -> Float[Tensor, "j d"]:
-        codes = dict(item=tables.items(catalogue, batch.past_items), cross=batch.past_cross, user=batch.past_user, context=batch.past_context)
-        features = tables(codes, self.sides) + [self.look_up(self.place, batch.past_position)]
-        if self.age is not None:
-            age_j = batch.times[sequence_of_row(batch.past_offsets)] - batch.past_times
-            features.append(self.look_up(self.age, bit_buckets(age_j, len(self.age.table.weight))))
-        recent = self.look_up(self.recency, recency(batch.past_offsets))
-        return self.of_features(torch.cat(features, 1)) + self.of_recency(recent) + self.of_action(self.look_up(self.action, batch.past_action))
 
-# %% ../../nbs/5_homer/53_encoder.ipynb #9a38a216
+# %% ../../nbs/5_homer/53_encoder.ipynb #95cd670e
+def _behaviour_tokens(self, tables:Tables, batch, catalogue:dict) -> Float[Tensor, "j d"]:
+    "E^0 of every behaviour (Eq. 3)"
+    codes = dict(item=tables.items(catalogue, batch.past_items), cross=batch.past_cross, user=batch.past_user, context=batch.past_context)
+    features = tables(codes, self.sides) + [self.look_up(self.place, batch.past_position)]
+    if self.age is not None:
+        age_j = batch.times[sequence_of_row(batch.past_offsets)] - batch.past_times
+        features.append(self.look_up(self.age, bit_buckets(age_j, len(self.age.table.weight))))
+    recent = self.look_up(self.recency, recency(batch.past_offsets))
+    return self.of_features(torch.cat(features, 1)) + self.of_recency(recent) + self.of_action(self.look_up(self.action, batch.past_action))
+
+BehaviourTokens.forward = _behaviour_tokens
+
+# %% ../../nbs/5_homer/53_encoder.ipynb #0e503e81
 class SiluBlock(nn.Module):
     "Project, attend, project, add, normalise (HoMer Eq. 4-5; with a memory Eq. 10-11)"
     def __init__(self,
@@ -91,16 +96,21 @@ class SiluBlock(nn.Module):
         "Queries, keys and values with heads (Eq. 4)"
         q, kv = F.silu(self.w_q(x_jd)), F.silu(self.w_kv(x_jd if memory_kd is None else memory_kd))
         return tuple(rearrange(z, 'j (h e) -> j h e', h=self.heads) for z in (q, *kv.chunk(2, -1)))
-    def forward(self,
-        x_jd:Float[Tensor, "j d"],             # packed rows that read
-        pairs:Pairs,                           # which rows they read
-        memory_kd:Float[Tensor, "k d"]=None,   # rows that are read; None: the same rows
-        backend:str='auto',                    # how attention is computed, see notebook 52
-    ) -> Float[Tensor, "j d"]:
-        o_jhe = attend_silu(*self.project(x_jd, memory_kd), pairs, self.power, backend)
-        return self.norm(self.dropout(self.w_o(o_jhe.flatten(1))) + x_jd)
 
-# %% ../../nbs/5_homer/53_encoder.ipynb #97e684ad
+# %% ../../nbs/5_homer/53_encoder.ipynb #0d67f6de
+def _silu_block(self,
+    x_jd:Float[Tensor, "j d"],             # packed rows that read
+    pairs:Pairs,                           # which rows they read
+    memory_kd:Float[Tensor, "k d"]=None,   # rows that are read; None: the same rows
+    backend:str='auto',                    # how attention is computed, see notebook 52
+) -> Float[Tensor, "j d"]:
+    "E to E' (Eq. 5, or 11 with a memory)"
+    o_jhe = attend_silu(*self.project(x_jd, memory_kd), pairs, self.power, backend)
+    return self.norm(self.dropout(self.w_o(o_jhe.flatten(1))) + x_jd)
+
+SiluBlock.forward = _silu_block
+
+# %% ../../nbs/5_homer/53_encoder.ipynb #5f37398d
 class SequenceEncoder(nn.Module):
     "Panoramic sequences to E^L: one vector per behaviour (HoMer 4.3.1)"
     def __init__(self,
@@ -115,7 +125,12 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.tokens, self.causal, self.dropout = tokens, causal, nn.Dropout(input_dropout)
         self.blocks = nn.ModuleList([SiluBlock(d, heads, **block) for _ in range(layers)])
-    def forward(self, tables:Tables, batch, catalogue:dict, backend:str='auto') -> Float[Tensor, "j d"]:
-        x_jd, pairs = self.dropout(self.tokens(tables, batch, catalogue)), Pairs(batch.past_offsets, causal=self.causal)
-        for block in self.blocks: x_jd = block(x_jd, pairs, backend=backend)
-        return x_jd
+
+# %% ../../nbs/5_homer/53_encoder.ipynb #b73f0062
+def _encode_past(self, tables:Tables, batch, catalogue:dict, backend:str='auto') -> Float[Tensor, "j d"]:
+    "E^L, one vector per behaviour"
+    x_jd, pairs = self.dropout(self.tokens(tables, batch, catalogue)), Pairs(batch.past_offsets, causal=self.causal)
+    for block in self.blocks: x_jd = block(x_jd, pairs, backend=backend)
+    return x_jd
+
+SequenceEncoder.forward = _encode_past

@@ -14,9 +14,9 @@ from ..nn.silu import Pairs, silu_weights
 
 # %% auto #0
 __all__ = ['SCALES', 'LEAST', 'PRESETS', 'HoMerConfig', 'check_config', 'Encoded', 'HoMerOutput', 'HoMer', 'score_head',
-           'homer_loss', 'attention_maps']
+           'start_alike', 'homer_loss', 'attention_maps']
 
-# %% ../../nbs/5_homer/56_homer.ipynb #c57ee9a2
+# %% ../../nbs/5_homer/56_homer.ipynb #02e3f911
 @dataclass(frozen=True)
 class HoMerConfig:
     "Every choice of HoMer"
@@ -42,6 +42,7 @@ class HoMerConfig:
     domain_cross: bool = True    # user-item features do
     domain_context: bool = True  # context features do
     table_scale: float = 1.      # length of a looked-up embedding at the start
+    alike: float = 0.            # candidates read their likes at the start, the more the larger; 0 = queries and keys are drawn apart (the paper)
 
     def __post_init__(self): check_config(self)
     @property
@@ -54,9 +55,9 @@ class HoMerConfig:
         cross, user = (self.decoder_layers if n < 0 else n for n in (self.cross_layers, self.user_layers))
         return cross if self.cross_item else 0, user
 
-# %% ../../nbs/5_homer/56_homer.ipynb #5485c12f
+# %% ../../nbs/5_homer/56_homer.ipynb #27b35a24
 SCALES = {'1/n': 1., '1/sqrt(n)': .5, 'none': 0.}
-LEAST = dict(d_embed=1, d=1, heads=0, encoder_layers=0, decoder_layers=0, cross_layers=-1, user_layers=-1, impression=0, max_past=0, recency_rows=1, position_rows=1, age_rows=0, table_scale=0)
+LEAST = dict(d_embed=1, d=1, heads=0, encoder_layers=0, decoder_layers=0, cross_layers=-1, user_layers=-1, impression=0, max_past=0, recency_rows=1, position_rows=1, age_rows=0, table_scale=0, alike=0)
 
 def check_config(c:HoMerConfig):
     "`InputError` for the first field that makes no sense"
@@ -81,7 +82,7 @@ class HoMerOutput:
     click_n: Tensor           # that it is clicked, if it is exposed
     exposure_n: Tensor|None   # that it is exposed; None where impression = 0
 
-# %% ../../nbs/5_homer/56_homer.ipynb #b7b3f310
+# %% ../../nbs/5_homer/56_homer.ipynb #984fcfcf
 class HoMer(nn.Module):
     "Panoramic past and candidate set to logits of click and exposure (HoMer 4.3)"
     config_class = HoMerConfig
@@ -96,6 +97,7 @@ class HoMer(nn.Module):
         self.dropout = nn.Dropout(c.input_dropout)
         self.click_head = score_head(c.d)
         self.exposure_head = score_head(c.d) if c.impression else None
+        if c.alike and self.decoder.cross_item: start_alike(self, c.alike)
 
     def encode(self, batch, catalogue:dict) -> Encoded:
         "What does not depend on the candidates"
@@ -113,7 +115,18 @@ class HoMer(nn.Module):
         return HoMerOutput(self.click_head(x_nd)[:, 0], None if self.exposure_head is None else self.exposure_head(x_nd)[:, 0])
     def forward(self, batch, catalogue:dict) -> HoMerOutput: return self.decode(self.encode(batch, catalogue), batch, catalogue)
 
-def score_head(d:int)->nn.Module: return nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 1))   # Eq. 12, 13
+def score_head(d:int)->nn.Module:
+    "Two layers to one logit per candidate (HoMer Eq. 12, 13)"
+    return nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 1))
+
+# %% ../../nbs/5_homer/56_homer.ipynb #3e6027cf
+def start_alike(model:HoMer, length:float):
+    "Begin with candidates that read their likes: keys are queries, and what all of a request share is small"
+    block, shared = model.decoder.cross_item[0], model.set_tokens.of_request
+    with torch.no_grad():
+        block.w_q.weight *= length
+        block.w_kv.weight[:model.config.d], block.w_kv.bias[:model.config.d] = block.w_q.weight, block.w_q.bias
+        if shared is not None: shared.weight *= .1; shared.bias *= .1
 
 # %% ../../nbs/5_homer/56_homer.ipynb #72714054
 def homer_loss(model:HoMer, output:HoMerOutput, batch, catalogue:dict) -> Tensor:

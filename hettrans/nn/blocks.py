@@ -74,9 +74,14 @@ class FeedForward(nn.Sequential):
         ffn:float=4, # hidden width in multiples of `d`
     ): super().__init__(nn.Linear(d, int(ffn*d)), nn.ReLU(), nn.Linear(int(ffn*d), d))
 
-# %% ../../nbs/2_attention/14_blocks.ipynb #73885c6d
-def post_norm(x, norm, sublayer): return norm(x + sublayer(x))
-def pre_norm(x, norm, sublayer): return x + sublayer(norm(x))
+# %% ../../nbs/2_attention/14_blocks.ipynb #bf638e44
+def post_norm(x, norm, sublayer):
+    "Add, then normalise: Eq. 7 as printed"
+    return norm(x + sublayer(x))
+
+def pre_norm(x, norm, sublayer):
+    "Normalise what the sublayer reads, then add"
+    return x + sublayer(norm(x))
 RESIDUALS = {'post': post_norm, 'pre': pre_norm}
 
 # %% ../../nbs/2_attention/14_blocks.ipynb #bdf4d612

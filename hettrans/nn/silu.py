@@ -154,10 +154,18 @@ def tiles(
     pairs.tilings[h] = alone, groups, cells
     return pairs.tilings[h]
 
-# %% ../../nbs/5_homer/52_silu_attention.ipynb #9b792055
-def heads_first(x_jhe, lengths): return x_jhe.transpose(0, 1).split(lengths, 1)   # a view [h, n, e] of each sequence
-def take(x_jhe, rows, n): return x_jhe.reshape(-1, x_jhe.shape[-1]).index_select(0, rows).view(-1, n, x_jhe.shape[-1])
-def put(x_jhe, rows, block): x_jhe.view(-1, x_jhe.shape[-1]).index_copy_(0, rows, block.flatten(0, 1))
+# %% ../../nbs/5_homer/52_silu_attention.ipynb #d18b9bf7
+def heads_first(x_jhe, lengths):
+    "A view `[h, n, e]` of each sequence"
+    return x_jhe.transpose(0, 1).split(lengths, 1)
+
+def take(x_jhe, rows, n):
+    "Blocks `[m, n, e]` of rows of one head, counted over rows and heads"
+    return x_jhe.reshape(-1, x_jhe.shape[-1]).index_select(0, rows).view(-1, n, x_jhe.shape[-1])
+
+def put(x_jhe, rows, block):
+    "Write such blocks back into `x_jhe`, in place"
+    x_jhe.view(-1, x_jhe.shape[-1]).index_copy_(0, rows, block.flatten(0, 1))
 
 # %% ../../nbs/5_homer/52_silu_attention.ipynb #37642697
 class TiledSilu(torch.autograd.Function):

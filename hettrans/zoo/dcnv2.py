@@ -80,7 +80,7 @@ class PastReader(nn.Module):
         if self.interest is None: return past_means(encoded.memory_jd, batch)[seen.request_n]
         return self.interest(seen.query_nd, encoded.memory_jd, Pairs(batch.offsets, batch.past_offsets))
 
-# %% ../../nbs/6_zoo/64_dcnv2.ipynb #737e908e
+# %% ../../nbs/6_zoo/64_dcnv2.ipynb #825d54eb
 class DCNv2(Ranker):
     "All features and the past side by side, cross layers, and a deep network"
     config_class = DCNv2Config
@@ -92,7 +92,12 @@ class DCNv2(Ranker):
         self.cross = nn.ModuleList([make() for _ in range(c.cross_layers)])
         if c.structure == 'stacked': self.deep, self.out = None, mlp(width, c.d, c.deep_layers, c.dropout)
         else: self.deep, self.out = mlp(width, c.d, max(0, c.deep_layers - 1), c.dropout, c.d), nn.Linear(width + c.d, 1)
-    def logits(self, seen, encoded, batch) -> Float[Tensor, "n"]:
-        x0_nw = x_nw = torch.cat([seen.fields_nfe.flatten(1), self.reader(seen, encoded, batch)], 1)
-        for layer in self.cross: x_nw = layer(x0_nw, x_nw)
-        return self.out(x_nw if self.deep is None else torch.cat([x_nw, self.deep(x0_nw).relu()], 1))[:, 0]
+
+# %% ../../nbs/6_zoo/64_dcnv2.ipynb #0ee6f614
+def _dcnv2_logits(self, seen, encoded, batch) -> Float[Tensor, "n"]:
+    "Logits of a click"
+    x0_nw = x_nw = torch.cat([seen.fields_nfe.flatten(1), self.reader(seen, encoded, batch)], 1)
+    for layer in self.cross: x_nw = layer(x0_nw, x_nw)
+    return self.out(x_nw if self.deep is None else torch.cat([x_nw, self.deep(x0_nw).relu()], 1))[:, 0]
+
+DCNv2.logits = _dcnv2_logits

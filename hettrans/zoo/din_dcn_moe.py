@@ -70,7 +70,7 @@ class Experts(nn.Module):
         said_nkd = self.all(x_nw).relu().unflatten(1, (self.experts, -1))
         return (self.gate(x_nw).softmax(1)[:, None] @ said_nkd)[:, 0]
 
-# %% ../../nbs/6_zoo/63_din_dcn_moe.ipynb #d173d6db
+# %% ../../nbs/6_zoo/63_din_dcn_moe.ipynb #3047df50
 @dataclass(frozen=True)
 class DinDcnMoeConfig(RankConfig):
     "Numbers of the point-wise baseline"
@@ -82,6 +82,7 @@ class DinDcnMoeConfig(RankConfig):
     def __post_init__(self):
         super().__post_init__(); check_scale(self.scale)
 
+# %% ../../nbs/6_zoo/63_din_dcn_moe.ipynb #66accd88
 def check_scale(scale:str):
     "`InputError` for a scale that is not known"
     if scale not in SCALES: raise InputError(f'scale = {scale!r}; {did_you_mean(scale, SCALES)}')

@@ -46,10 +46,12 @@ class Popularity:
         "float32 [b, v]: one equal row per history"
         return np.repeat(self.weight_v[None], len(batch), 0)
 
-# %% ../../nbs/3_engine/24_popularity.ipynb #45b17157
+# %% ../../nbs/3_engine/24_popularity.ipynb #715f5d19
 FILE = 'popularity.safetensors'
 
-def save_popularity(self, folder): write_tensors(Path(folder)/FILE, dict(weight_v=torch.from_numpy(self.weight_v)), {})
+def save_popularity(self, folder):
+    "Write the weight of every item `[v]` into a folder"
+    write_tensors(Path(folder)/FILE, dict(weight_v=torch.from_numpy(self.weight_v)), {})
 
 def load_popularity(cls, folder, config=PopularityConfig()):
     "Read what `save` wrote; a missing or damaged file is an `InputError`"

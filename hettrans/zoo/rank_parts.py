@@ -61,7 +61,7 @@ PRESETS = dict(
     paper=dict(d=512, d_embed=32, lr=1e-4, epochs=1, warmup=0., schedule='constant'),
     small=dict(d=64, d_embed=16, dropout=.1, lr=1e-3, epochs=10, batch=64, weight_decay=.01))
 
-# %% ../../nbs/6_zoo/62b_ranking_parts.ipynb #98d74011
+# %% ../../nbs/6_zoo/62b_ranking_parts.ipynb #4aaf724f
 @dataclass
 class EncodedUser:
     "The user's side of some requests, computed once however many candidates there are"
@@ -69,6 +69,7 @@ class EncodedUser:
     request_bd: Tensor|None   # H of HoMer, one vector per request; None where candidates are not compared with behaviours
     fields_bfe: Tensor    # features of user and context as tokens
 
+# %% ../../nbs/6_zoo/62b_ranking_parts.ipynb #3f49a3f6
 @dataclass
 class Seen:
     "The candidates of some requests"

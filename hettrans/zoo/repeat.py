@@ -78,7 +78,7 @@ class RepeatLast:
         "Weight of a basket by its age"
         return self.config.decay**age_j
 
-# %% ../../nbs/3_engine/24b_repeat.ipynb #3a91d185
+# %% ../../nbs/3_engine/24b_repeat.ipynb #501b6c05
 def repeat_scores(self, batch):
     "float32 [b, v]: own items by their places, above every popularity; the rest by popularity"
     s_bv, taken_v = self.popularity.scores(batch), self.popularity.weight_v
@@ -88,7 +88,9 @@ def repeat_scores(self, batch):
     s_bv[case, item] = np.ceil(taken_v.max(initial=0)) + 1 + own_places(case, weight, taken_v[item])
     return s_bv
 
-def save_repeat(self, folder): self.popularity.save(folder)
+def save_repeat(self, folder):
+    "Write the popularity that fills up short lists; the baskets are in the histories"
+    self.popularity.save(folder)
 
 def load_repeat(cls, folder, config=RepeatLastConfig()):
     "Read what `save` wrote; a missing or damaged file is an `InputError`"

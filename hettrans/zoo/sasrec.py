@@ -110,14 +110,16 @@ def sasrec_users(self, batch, catalogue:dict[str, Tensor])->Tensor:
 
 SASRec.item_vectors, SASRec.user_vectors = sasrec_items, sasrec_users
 
-# %% ../../nbs/3_engine/26_sasrec.ipynb #d0254f50
+# %% ../../nbs/3_engine/26_sasrec.ipynb #ba65b6b0
 def embed_drawn(model, target_j:Tensor, drawn_n:Tensor, catalogue:dict[str, Tensor])->tuple[Tensor, ...]:
     "Vectors of draws and targets, each item once; the place of each target (-1 = none) and of each draw; catalogue rows"
     rows_c, place = torch.cat([drawn_n, target_j.clamp_min(0)]).unique(return_inverse=True)
     v_cd, n = model.item_vectors(model.embed.take(catalogue, rows_c)), len(drawn_n)
     return v_cd, torch.where(target_j >= 0, place[n:], -1), place[:n], rows_c
 
-def catalogue_size(model, catalogue:dict[str, Tensor])->int: return len(catalogue[model.embed.names[0]])
+def catalogue_size(model, catalogue:dict[str, Tensor])->int:
+    "How many items the codes of a catalogue hold"
+    return len(catalogue[model.embed.names[0]])
 
 def drawn_loss(model, user_jd:Tensor, target_j:Tensor, catalogue:dict[str, Tensor])->Tensor:
     "Softmax against `negatives` uniform draws; the denominator is unbiased for the full one"

@@ -70,7 +70,7 @@ class WukongConfig(RankConfig):
 
     def __post_init__(self): super().__post_init__(); check_scale(self.scale)
 
-# %% ../../nbs/6_zoo/65_wukong.ipynb #c1989b51
+# %% ../../nbs/6_zoo/65_wukong.ipynb #a367c7b1
 class Wukong(Ranker):
     "A stack of layers that multiply and add tokens"
     config_class = WukongConfig
@@ -81,6 +81,11 @@ class Wukong(Ranker):
         sizes = [self.n_fields + c.past_tokens] + [c.products + c.sums]*c.layers
         self.stack = nn.Sequential(*[WukongLayer(n, c.d_embed, c.products, c.sums, c.factor_rank, c.d, c.factor_layers, c.dropout) for n in sizes[:-1]])
         self.out = mlp(sizes[-1]*c.d_embed, c.d, c.deep_layers, c.dropout)
-    def logits(self, seen, encoded, batch) -> Float[Tensor, "n"]:
-        past_npe = self.of_past(self.reader(seen, encoded, batch)).unflatten(1, (self.config.past_tokens, -1))
-        return self.out(self.stack(torch.cat([seen.fields_nfe, past_npe], 1)).flatten(1))[:, 0]
+
+# %% ../../nbs/6_zoo/65_wukong.ipynb #ba6521c5
+def _wukong_logits(self, seen, encoded, batch) -> Float[Tensor, "n"]:
+    "Logits of a click"
+    past_npe = self.of_past(self.reader(seen, encoded, batch)).unflatten(1, (self.config.past_tokens, -1))
+    return self.out(self.stack(torch.cat([seen.fields_nfe, past_npe], 1)).flatten(1))[:, 0]
+
+Wukong.logits = _wukong_logits
