@@ -22,10 +22,9 @@ from hettrans.zoo.rank_parts import request_cost
 ROOT = Path(__file__).parents[1]
 DENSE = dict(page_min=30, page_max=30, candidates=30, smallest=30, largest=30, base=.3, duplicates=3., cheaper=2.5, crowding=.05, attention=.1)
 WORLDS = dict(on={}, off=dict(duplicates=0., cheaper=0., crowding=0., base=-1.))     # without what the set takes away, a lower base gives about as many clicks
-TRAIN = dict(preset='small', epochs=5, lr=3e-3, heads=4, scale='1/sqrt(n)', dropout=0.)
-SETWISE = dict(alike=3., impression=0.)
-VARIANTS = {'homer': ('homer', SETWISE), 'pointwise-homer': ('pointwise-homer', dict(decoder_layers=9)), 'pointwise-short': ('pointwise-homer', {}), 'apart': ('homer', SETWISE | dict(alike=0.)),
-            **{f'no-{d}': ('homer', SETWISE | {f'domain_{d}': False}) for d in ('user', 'item', 'cross', 'context')}}
+TRAIN = dict(preset='shop')
+VARIANTS = {'homer': ('homer', {}), 'pointwise-homer': ('pointwise-homer', dict(decoder_layers=9)), 'pointwise-short': ('pointwise-homer', {}), 'apart': ('homer', dict(alike=0.)),
+            **{f'no-{d}': ('homer', {f'domain_{d}': False}) for d in ('user', 'item', 'cross', 'context')}}
 METRICS = [f'{m}{e}' for m in ('auc', 'gauc', 'logloss') for e in ('', '_lo', '_hi')]
 FIELDS = ['world', 'variant', 'seed', *METRICS, 'oracle_auc', 'flops_300', 'dense_params', 'best_epoch', 'minutes', 'users', 'requests']
 

@@ -95,13 +95,19 @@ class Quickstart:
     "Sizes of HoMer's half; HeterRec's half takes the shop as it is"
     users: int = 1500          # of the shop whose requests are ranked
     requests: float = 10.      # mean number of requests of a user
-    candidates: float = 14.    # mean size of a candidate set
-    smallest: int = 12         # fewest candidates
-    largest: int = 24          # most candidates
-    epochs: int = 4            # of either ranking model
+    candidates: float = 30.    # mean size of a candidate set: dense pages, on which every candidate is shown
+    smallest: int = 30         # fewest candidates
+    largest: int = 30          # most candidates
+    page_min: int = 30         # fewest places of a page
+    page_max: int = 30         # most places
+    base: float = .3           # three in ten are clicked
+    duplicates: float = 3.     # what a near-duplicate on the page costs
+    cheaper: float = 2.5       # what a cheaper equal costs
+    crowding: float = .05      # what the attractiveness of the others costs
+    attention: float = .1      # how fast attention falls from place to place
     max_past: int = 30         # behaviours that a request reads
 
-    def dials(self)->dict: return {k: v for k, v in vars(self).items() if k not in ('epochs', 'max_past')}
+    def dials(self)->dict: return {k: v for k, v in vars(self).items() if k != 'max_past'}
 
 TRAINED = dict(heterrec=('sasrec', 'heterrec'), homer=('pointwise-homer', 'homer'))    # the halves of the quickstart, and what learns in them
 
@@ -162,7 +168,7 @@ def quickstart_homer(a):
     size = Quickstart()
     ds = open_dataset('marketplace', seed=a.seed, **(size.dials() | given(users=a.users, items=a.items, requests=a.requests)))
     say(f'Ranking a set. The ranking log of a marketplace: {len(ds.users):,} users, {len(ds.requests):,} requests, {len(ds.candidates):,} candidates, {ds.candidates.exposed.sum():,} shown, {ds.candidates.clicked.sum():,} clicked (seed {a.seed}).')
-    runs = {name: trained_or_read(a, name, ds, 'small', **(dict(epochs=size.epochs, max_past=size.max_past) | wanted(a, name))) for name in TRAINED['homer']}
+    runs = {name: trained_or_read(a, name, ds, 'shop', **(dict(max_past=size.max_past) | wanted(a, name))) for name in TRAINED['homer']}
     run = runs['homer']
     rows = {'click rate': judge_guess(run, click_rate(run))} | {name: r.metrics for name, r in runs.items()} | {'oracle': judge_guess(run, true_clicks(ds, run))}
     say(f"\n{cases(run.metrics, 'shown ')} (test, the last tenth of the log; auc: over all, gauc: within a request; 95% intervals over requests):\n")

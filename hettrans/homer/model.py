@@ -154,7 +154,8 @@ def attention_maps(
         for h in hooks: h.remove()
     return maps
 
-# %% ../../nbs/5_homer/56_homer.ipynb #a12c1669
+# %% ../../nbs/5_homer/56_homer.ipynb #53ba7d05
 PRESETS = dict(
     paper=dict(d=512, d_embed=32, encoder_layers=8, decoder_layers=16, lr=1e-4, epochs=1, warmup=0., schedule='constant'),
-    small=dict(d=64, d_embed=16, encoder_layers=1, decoder_layers=2, dropout=.1, lr=1e-3, epochs=10, batch=64, weight_decay=.01))
+    small=dict(d=64, d_embed=16, encoder_layers=1, decoder_layers=2, dropout=.1, lr=1e-3, epochs=10, batch=64, weight_decay=.01),
+    shop=dict(d=64, d_embed=16, heads=4, encoder_layers=1, decoder_layers=2, scale='1/sqrt(n)', alike=3., impression=0., lr=3e-3, epochs=5, batch=64, weight_decay=.01))
