@@ -7,7 +7,7 @@ The seed is that of the simulated shop and of the training. Recall@10 and NDCG@1
 seen items filtered), over all cases and over the cases whose answer the simulator drew for a given reason: a component should pay
 where its effect was planted. Rows that are in the table already are not run again.
 """
-import argparse, csv, json, shutil, tempfile, time
+import argparse, json, shutil, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -15,6 +15,7 @@ from hettrans.data.dataset import from_frames, open_dataset
 from hettrans.engine.evaluate import case_ranks
 from hettrans.engine.metrics import case_values
 from hettrans.engine.run import fit
+from results_table import add_rows, rows_of
 
 ROOT = Path(__file__).parents[1]
 BASE = dict(preset='shop', epochs=5)   # a fixed budget: the schedule of the rate ends after five passes for everybody
@@ -69,18 +70,12 @@ def main():
     p.add_argument('--users', type=int, default=3000); p.add_argument('--items', type=int, default=2000); p.add_argument('--bar', action='store_true')
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'ablations.csv')
     a = p.parse_args()
-    done = set()
-    if a.out.exists():
-        with open(a.out) as f: done = {(r['variant'], r['seed'], r['users'], r['items']) for r in csv.DictReader(f)}
+    done = {(r['variant'], r['seed'], r['users'], r['items']) for r in rows_of(a.out)}
     for seed in range(a.first_seed, a.first_seed + a.seeds):
         for variant in a.variants:
             if (variant, str(seed), str(a.users), str(a.items)) in done: continue
             rows = list(run_one(variant, seed, a))
-            new = not a.out.exists()
-            with open(a.out, 'a', newline='') as f:
-                w = csv.DictWriter(f, FIELDS)
-                if new: w.writeheader()
-                w.writerows(rows)
+            add_rows(a.out, FIELDS, rows)
             print(variant, seed, ' '.join(f"{r['reason']} {r['recall@10']:.3f}" for r in rows), f"{rows[0]['minutes']} min", flush=True)
 
 if __name__ == '__main__': main()

@@ -13,7 +13,7 @@ ratings and its id together tell a little of the label.
 `--part valid`: known and trained on are the training requests, judged are the validation requests; every setting was chosen there. `--part test`: the settings stand, known and
 trained on are training and validation requests, for the number of epochs (or trees) that was chosen, and the test requests are judged once.
 """
-import argparse, csv, os, platform, shutil, tempfile, time
+import argparse, os, shutil, tempfile, time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from hettrans.engine.rank_run import RankRun, ranking_batches, set_logits
 from hettrans.engine.ranking import NAMES, Judged, middle, ranking_difference, ranking_metrics
 from hettrans.engine.registry import configure, model_entry, preset_fields
 from hettrans.engine.run import build_model, count_params
+from results_table import add_rows, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 SPLIT, FOLDS, PRIOR = 'user-time:0.2', 10, 3   # PRIOR: a mean starts with so many ratings of the average kind
@@ -150,17 +151,6 @@ def scores_of(model, ds, split, seed, fields, part, bar=False):
 
 def judged(split, score): return Judged(score, split.log.clicked_n[rows(split.log, split.test)], split.log.request_n[rows(split.log, split.test)])
 
-def add(path, row):
-    new = not path.exists(); path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a', newline='') as f:
-        w = csv.DictWriter(f, FIELDS)
-        if new: w.writeheader()
-        w.writerow(row)
-
-def rows_of(path):
-    if not path.exists(): return []
-    with open(path) as f: return list(csv.DictReader(f))
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--models', nargs='+', default=MODELS, choices=MODELS); p.add_argument('--part', default='test', choices=['test', 'valid'])
@@ -186,7 +176,7 @@ def main():
             got |= dict(n=len(j.of), requests=len(j.requests), requests_both=int(j.sums_rs[:, 1].sum()))
             if model.startswith('film-mean'): got = {k: v for k, v in got.items() if not k.startswith(('logloss', 'calibration'))}     # a mean is no logit
             row = {k: round(v, 5) if isinstance(v, float) else v for k, v in (got | more | key).items()}
-            add(a.out, row | dict(minutes=round((time.time() - began)/60, 2), machine=f'{platform.machine()}, {os.environ.get("OMP_NUM_THREADS", os.cpu_count())} threads'))
+            add_rows(a.out, FIELDS, [row | dict(minutes=round((time.time() - began)/60, 2), machine=machine())])
             print(f"{a.part} {model} {key['set']} seed {seed}: gauc {row['gauc']:.4f} [{row['gauc_lo']:.4f}, {row['gauc_hi']:.4f}] auc {row['auc']:.4f} " +
                   ' '.join(f"over {o} {row[f'over_{o}']:+.4f} [{row[f'over_{o}_lo']:+.4f}, {row[f'over_{o}_hi']:+.4f}]" for o in base), f'{(time.time() - began)/60:.1f} min', flush=True)
 

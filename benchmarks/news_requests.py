@@ -7,26 +7,16 @@ The files are read from $HETTRANS_DATA (default ../shared/data). These samples a
 sample ask once, and its click histories have no times, so nearly every past is empty; `pasts` says what share of the test requests has one. Test part of the
 split `time:0.1`, AUC over the exposed candidates and per request, with 95% intervals by request. Rows that are in the table already are not run again.
 """
-import argparse, csv, json, os, platform, shutil, tempfile, time
+import argparse, json, os, shutil, tempfile, time
 from pathlib import Path
 import numpy as np
 from hettrans.data.public_requests import import_public
 from hettrans.engine.run import fit
+from results_table import add_rows, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLES, METRICS, KEY = dict(mind='mind_sample', ebnerd='ebnerd_sample'), ['auc', 'gauc', 'logloss', 'calibration'], ['dataset', 'model', 'preset', 'set', 'seed', 'split']
 FIELDS = [*KEY, 'n', 'requests', 'requests_both', 'pasts', 'past_mean', *(f'{m}{e}' for m in METRICS for e in ('', '_lo', '_hi')), 'params', 'epochs', 'import_seconds', 'train_seconds', 'machine']
-
-def rows_of(path):
-    if not path.exists(): return []
-    with open(path) as f: return list(csv.DictReader(f))
-
-def add(path, row):
-    new = not path.exists(); path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a', newline='') as f:
-        w = csv.DictWriter(f, FIELDS)
-        if new: w.writeheader()
-        w.writerow(row)
 
 def one(name, model, seed, a):
     "Import, train, judge"
@@ -52,8 +42,8 @@ def main():
             for seed in range(a.seeds):
                 key = dict(dataset=SAMPLES[name], model=model, preset=a.preset, set=' '.join(sorted(a.set)), seed=seed, split=a.split)
                 if any(all(r[k] == str(key[k]) for k in KEY) for r in rows_of(a.out)): continue
-                row = {k: round(v, 5) if isinstance(v, float) else v for k, v in (one(name, model, seed, a) | key).items()} | dict(machine=f'{platform.machine()}, {os.environ.get("OMP_NUM_THREADS", os.cpu_count())} threads')
-                add(a.out, row)
+                row = {k: round(v, 5) if isinstance(v, float) else v for k, v in (one(name, model, seed, a) | key).items()} | dict(machine=machine())
+                add_rows(a.out, FIELDS, [row])
                 print(f"{name} {model} seed {seed}: auc {row['auc']:.4f} [{row['auc_lo']:.4f}, {row['auc_hi']:.4f}] gauc {row['gauc']:.4f} [{row['gauc_lo']:.4f}, {row['gauc_hi']:.4f}] pasts {row['pasts']:.2f} {row['train_seconds']} s", flush=True)
 
 if __name__ == '__main__': main()

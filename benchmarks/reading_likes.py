@@ -8,13 +8,14 @@ A shop of 72 categories and 6 styles. Each request has 40 candidates, six in ten
 There is no past: what a candidate can be told by is the set alone. Measured is the squared correlation of logit and truth on 200 fresh requests (0 = the set
 is not read, 1 = the rule). A request of the marketplace shows ten candidates, not forty: a step here has four times the labels of a step there.
 """
-import argparse, csv, time
+import argparse, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
 from hettrans.data.encode import TokenSpec
 from hettrans.data.requests import RequestBatch
 from hettrans.homer.model import HoMer, HoMerConfig, homer_loss
+from results_table import add_rows, rows_of
 
 ROOT = Path(__file__).parents[1]
 N, SIZES = 40, dict(category=72, style=6, tier=3, price=32, **{f'other{k}': 50 for k in range(6)})
@@ -58,19 +59,13 @@ def main():
     p.add_argument('--variants', nargs='+', default=list(VARIANTS), choices=list(VARIANTS)); p.add_argument('--seeds', type=int, default=3); p.add_argument('--steps', type=int, default=600)
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'reading_likes.csv')
     a = p.parse_args(); torch.set_num_threads(1)
-    done = set()
-    if a.out.exists():
-        with open(a.out) as f: done = {(row['variant'], row['seed']) for row in csv.DictReader(f)}
+    done = {(row['variant'], row['seed']) for row in rows_of(a.out)}
     for seed in range(a.seeds):
         for name in a.variants:
             if (name, str(seed)) in done: continue
             began, rows = time.time(), []
             for step, r2, loss in train(VARIANTS[name], seed, a.steps): rows.append(dict(zip(FIELDS, (name, seed, step, round(r2, 4), round(loss, 5), round(time.time() - began, 1)))))
-            new = not a.out.exists()
-            with open(a.out, 'a', newline='') as f:
-                w = csv.DictWriter(f, FIELDS)
-                if new: w.writeheader()
-                w.writerows(rows)
+            add_rows(a.out, FIELDS, rows)
             print(f'{name:15s} seed {seed}: R2', ' '.join(f"{row['r2']:.2f}" for row in rows), f"{rows[-1]['seconds']:.0f} s", flush=True)
 
 if __name__ == '__main__': main()

@@ -9,31 +9,18 @@
 Reads the dataset folders of $HETTRANS_DATA (default ../shared/data). Rows that are in the table already are not run again,
 so a broken study goes on where it stopped. Every row carries its settings, its interval and the seconds that it took.
 """
-import argparse, csv, json, os, platform, shutil, tempfile, time
+import argparse, json, os, shutil, tempfile, time
 from pathlib import Path
 from hettrans.data.dataset import open_dataset
 from hettrans.engine.run import fit
+from results_table import add_rows, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 METRICS = ['recall@10', 'ndcg@10', 'recall@50', 'recall@100']
 FIELDS = ['dataset', 'model', 'preset', 'set', 'seed', 'split', 'ties', 'request_time', 'keep_seen', 'n',
           *(f'{m}{e}' for m in METRICS for e in ('', '_lo', '_hi')), 'valid_ndcg@10', 'best_epoch', 'params', 'minutes', 'machine']
 
-def machine(): return f'{platform.machine()}, {os.environ.get("OMP_NUM_THREADS", os.cpu_count())} threads'
-
 def key(row): return tuple(str(row[k]) for k in ('dataset', 'model', 'preset', 'set', 'seed', 'split', 'ties', 'request_time', 'keep_seen'))
-
-def rows_of(path):
-    if not path.exists(): return []
-    with open(path) as f: return list(csv.DictReader(f))
-
-def add(path, row):
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a', newline='') as f:
-        w = csv.DictWriter(f, FIELDS)
-        if new: w.writeheader()
-        w.writerow(row)
 
 def run(ds, a, model, seed, ties, keeps):
     "Train one model once, judge it for every way of treating seen items"
@@ -48,7 +35,7 @@ def run(ds, a, model, seed, ties, keeps):
         row = dict(dataset=ds.name, model=model, preset=a.preset, set=' '.join(sorted(a.set)), seed=seed, split=a.split, ties=ties, request_time=a.request_time, keep_seen=keep, n=m['n'], params=m['params'], minutes=minutes, machine=machine())
         row |= {f'{k}{e}': round(m[f'{k}{e}'], 5) for k in METRICS for e in ('', '_lo', '_hi')}
         row |= {'valid_ndcg@10': round(trained.get('best', 0), 5) or '', 'best_epoch': trained.get('best_epoch', '')}
-        add(a.out, row)
+        add_rows(a.out, FIELDS, [row])
         print(f"{ds.name} {model} {a.preset} seed {seed} ties {ties} keep {keep}: recall@10 {m['recall@10']:.4f} [{m['recall@10_lo']:.4f}, {m['recall@10_hi']:.4f}] ndcg@10 {m['ndcg@10']:.4f} recall@100 {m['recall@100']:.4f}, {minutes} min", flush=True)
     shutil.rmtree(out)
 

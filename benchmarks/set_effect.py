@@ -8,19 +8,18 @@ of forty and has one click in eight; 30,000 such requests do not tell enough abo
 of the log and of the training. Test: the last tenth of the requests; weights chosen on the tenth before it. `oracle` is the true click probability.
 `pointwise-homer` has nine user-item blocks, so that a request of 300 candidates costs it as much as HoMer's two pairs of blocks; `pointwise-short` has two. Rows that exist are not run again.
 """
-import argparse, csv, json, shutil, tempfile, time
+import argparse, json, shutil, tempfile, time
 from pathlib import Path
-import numpy as np
+from hettrans.cli import Quickstart, judge_guess, true_clicks
 from hettrans.data.dataset import from_frames
 from hettrans.data.marketplace import MarketConfig, simulate
 from hettrans.data.pages import PageConfig, marketplace_with_requests
-from hettrans.engine.rank_run import set_logits
-from hettrans.engine.ranking import ranking_metrics
 from hettrans.engine.run import fit
 from hettrans.zoo.rank_parts import request_cost
+from results_table import add_rows, rows_of
 
 ROOT = Path(__file__).parents[1]
-DENSE = dict(page_min=30, page_max=30, candidates=30, smallest=30, largest=30, base=.3, duplicates=3., cheaper=2.5, crowding=.05, attention=.1)
+DENSE = {k: v for k, v in Quickstart().dials().items() if k not in ('users', 'requests')}     # the pages of the quickstart, at the sizes of the study
 WORLDS = dict(on={}, off=dict(duplicates=0., cheaper=0., crowding=0., base=-1.))     # without what the set takes away, a lower base gives about as many clicks
 TRAIN = dict(preset='shop')
 VARIANTS = {'homer': ('homer', {}), 'pointwise-homer': ('pointwise-homer', dict(decoder_layers=9)), 'pointwise-short': ('pointwise-homer', {}), 'apart': ('homer', dict(alike=0.)),
@@ -34,17 +33,12 @@ def world(name, seed, users, requests):
     tables, schema, pages = marketplace_with_requests(simulate(MarketConfig(users=users, seed=seed)), pages_of)
     return from_frames(schema, tables, truth=pages), pages
 
-def oracle_auc(pages, rows):
-    "AUC of the true click probability on the clicks that came"
-    j, row, _ = pages.flat(rows); p = np.clip(pages.sets.click_j[j], 1e-9, 1 - 1e-9)
-    return ranking_metrics(np.log(p) - np.log1p(-p), np.where(pages.sets.place_j[j] >= 0, pages.sets.clicked_j[j].astype(float), np.nan), row, False)['auc']
-
 def run_one(name, variant, seed, a, ds, pages):
     began, out, (model, fields) = time.time(), Path(tempfile.mkdtemp(prefix='set-effect-')), VARIANTS[variant]
     run = fit(model, ds, out/'run', bar=a.bar, seed=seed, **(TRAIN | fields))
     done, cost = json.loads((out/'run'/'training.json').read_text()), request_cost(run.model, run.encoder.tokens, 300, run.config['model'].max_past)
     shutil.rmtree(out)
-    return dict(world=name, variant=variant, seed=seed, **{k: round(run.metrics[k], 5) for k in METRICS}, oracle_auc=round(oracle_auc(pages, run.split.test), 5), flops_300=cost['flops'],
+    return dict(world=name, variant=variant, seed=seed, **{k: round(run.metrics[k], 5) for k in METRICS}, oracle_auc=round(judge_guess(run, true_clicks(ds, run))['auc'], 5), flops_300=cost['flops'],
                 dense_params=cost['params'], best_epoch=done['best_epoch'], minutes=round((time.time() - began)/60, 1), users=a.users, requests=len(pages.requests))
 
 def main():
@@ -54,9 +48,7 @@ def main():
     p.add_argument('--users', type=int, default=3000); p.add_argument('--requests', type=float, default=10.)
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'set_effect.csv')
     a = p.parse_args()
-    done = set()
-    if a.out.exists():
-        with open(a.out) as f: done = {(r['world'], r['variant'], r['seed'], r['users']) for r in csv.DictReader(f)}
+    done = {(r['world'], r['variant'], r['seed'], r['users']) for r in rows_of(a.out)}
     for seed in range(a.first_seed, a.first_seed + a.seeds):
         for name in a.worlds:
             todo = [v for v in a.variants if (name, v, str(seed), str(a.users)) not in done]
@@ -64,11 +56,7 @@ def main():
             ds, pages = world(name, seed, a.users, a.requests)
             for variant in todo:
                 row = run_one(name, variant, seed, a, ds, pages)
-                new = not a.out.exists()
-                with open(a.out, 'a', newline='') as f:
-                    w = csv.DictWriter(f, FIELDS)
-                    if new: w.writeheader()
-                    w.writerow(row)
+                add_rows(a.out, FIELDS, [row])
                 print(name, variant, seed, f"auc {row['auc']:.4f} [{row['auc_lo']:.4f}, {row['auc_hi']:.4f}], oracle {row['oracle_auc']:.4f}, {row['flops_300']/1e6:.0f} MFLOP, {row['minutes']} min", flush=True)
 
 if __name__ == '__main__': main()

@@ -11,7 +11,7 @@ one log for all seeds. Test part of the split, AUC over exposed candidates with 
 with 300 candidates and a full past. On the marketplace also what the ranking would gain by being told each planted effect (notebook 62b).
 `--set FIELD=VALUE` is for all models that are run, `--set MODEL:FIELD=VALUE` for one. Rows that are in the table already are not run again.
 """
-import argparse, csv, functools, json, os, platform, shutil, tempfile, time
+import argparse, functools, json, os, shutil, tempfile, time
 from pathlib import Path
 import numpy as np
 from hettrans.data.dataset import open_dataset
@@ -23,6 +23,7 @@ from hettrans.engine.rank_run import set_logits
 from hettrans.engine.ranking import ranking_metrics
 from hettrans.engine.run import fit
 from hettrans.zoo.rank_parts import blind_spots, page_world, request_cost
+from results_table import add_rows, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 MODELS = ['din-dcn-moe', 'dcnv2', 'wukong', 'sasrec-ctr', 'cim', 'pointwise-homer', 'homer']
@@ -31,8 +32,6 @@ SPLIT = {'marketplace': 'time:0.1', 'ml-100k': 'user-time:0.1'}
 METRICS, SPOTS = ['auc', 'gauc', 'logloss', 'calibration'], ['habit', 'bargain', 'occasion', 'duplicates', 'cheaper']
 KEY = ['dataset', 'model', 'preset', 'set', 'seed', 'split', 'users', 'requests']
 FIELDS = [*KEY, 'n', *(f'{m}{e}' for m in METRICS for e in ('', '_lo', '_hi')), 'dense_params', 'flops_300', *(f'told_{e}' for e in SPOTS), 'valid_best', 'best_epoch', 'epochs', 'minutes', 'machine']
-
-def machine(): return f'{platform.machine()}, {os.environ.get("OMP_NUM_THREADS", os.cpu_count())} threads'
 
 def settings(words, model):
     "The fields of one model, and how they are written into the table"
@@ -69,17 +68,6 @@ def run_model(model, ds, pages, seed, a, fields):
     shutil.rmtree(out)
     return row
 
-def rows_of(path):
-    if not path.exists(): return []
-    with open(path) as f: return list(csv.DictReader(f))
-
-def add(path, row):
-    new = not path.exists(); path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a', newline='') as f:
-        w = csv.DictWriter(f, FIELDS)
-        if new: w.writeheader()
-        w.writerow(row)
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('dataset', choices=list(SPLIT)); p.add_argument('--models', nargs='+', default=MODELS, choices=MODELS + ORACLES)
@@ -99,7 +87,7 @@ def main():
             began = time.time()
             got = run_oracle(model, pages, ds, a.split) if model in ORACLES else run_model(model, ds, pages, seed, a, fields)
             row = {k: round(v, 5) if isinstance(v, float) else v for k, v in (got | key).items() if k in FIELDS} | dict(minutes=round((time.time() - began)/60, 2), machine=machine())
-            add(a.out, row)
+            add_rows(a.out, FIELDS, [row])
             print(f"{a.dataset} {model} {words} seed {seed}: auc {row['auc']:.4f} [{row['auc_lo']:.4f}, {row['auc_hi']:.4f}] gauc {row['gauc']:.4f} logloss {row['logloss']:.4f} "
                   f"params {row.get('dense_params', '-')} flops {row.get('flops_300', '-')} {row['minutes']} min", flush=True)
 
