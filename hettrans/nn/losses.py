@@ -114,10 +114,10 @@ def banned_pairs(self, rows, cols, ragged):
 
 Rivals.banned = banned_pairs
 
-# %% ../../nbs/2_attention/16_losses.ipynb #b84f6cfb
-def row_terms(u_jd, p_jd, weight_j, tau):
+# %% ../../nbs/2_attention/16_losses.ipynb #14509432
+def row_terms(u_jd, p_jd, weight_j, inv_tau):
     "User vectors / tau, logits of their positives `p_jd` and shares of the weight, each with an empty row at the end"
-    us_jd = F.pad(u_jd * tau, (0, 0, 0, 1))
+    us_jd = F.pad(u_jd * inv_tau, (0, 0, 0, 1))
     w_j = weight_j.to(u_jd.dtype) / weight_j.sum().clamp_min(torch.finfo(u_jd.dtype).tiny)
     return us_jd, F.pad((us_jd[:-1] * p_jd).sum(-1), (0, 1)), F.pad(w_j, (0, 1))
 
@@ -133,13 +133,13 @@ def block_logits(us_gmd, v_gcd, pos_j, rivals, rows, cols, ragged):
         x -= (log_q_c[:rivals.n][None] if cols is None else F.pad(log_q_c, (0, 1))[cols])[:, None]
     return x
 
-# %% ../../nbs/2_attention/16_losses.ipynb #522ed2ab
+# %% ../../nbs/2_attention/16_losses.ipynb #2576b7b6
 def value_and_grads(u_jd, v_cd, pos_j, weight_j, inv_tau, rivals, zero_logit):
     "Weighted mean of the loss, and its gradients for `u_jd`, `v_cd` and `inv_tau`, block by block"
     acc = torch.promote_types(u_jd.dtype, torch.float32)
-    u_jd, v_cd, tau = u_jd.to(acc), v_cd.to(acc), inv_tau.to(acc)
+    u_jd, v_cd, inv_tau = u_jd.to(acc), v_cd.to(acc), inv_tau.to(acc)
     p_jd, vs_cd = v_cd[pos_j], F.pad(v_cd, (0, 0, 0, 1))
-    us_jd, lpos_j, w_j = row_terms(u_jd, p_jd, weight_j, tau)
+    us_jd, lpos_j, w_j = row_terms(u_jd, p_jd, weight_j, inv_tau)
     log_n_j = None if rivals.log_n_j is None else F.pad(rivals.log_n_j.to(acc), (0, 1))
     loss, gu_jd, gv_cd, gpos_j = u_jd.new_zeros(()), torch.zeros_like(us_jd), torch.zeros_like(vs_cd), torch.zeros_like(lpos_j)
     for rows, cols, ragged in rivals.blocks:
@@ -154,7 +154,7 @@ def value_and_grads(u_jd, v_cd, pos_j, weight_j, inv_tau, rivals, zero_logit):
     gu_jd, gpos_j1 = gu_jd[:-1], gpos_j[:-1, None]
     gu_jd.add_(gpos_j1 * p_jd)
     gv_cd.index_add_(0, pos_j, gpos_j1 * us_jd[:-1])
-    return loss, gu_jd * tau, gv_cd[:-1], (u_jd * gu_jd).sum()
+    return loss, gu_jd * inv_tau, gv_cd[:-1], (u_jd * gu_jd).sum()
 
 # %% ../../nbs/2_attention/16_losses.ipynb #38461c4e
 class FusedNCE(torch.autograd.Function):
@@ -214,10 +214,10 @@ def group_blocks(group_j:Tensor, # rows of one group compete
     order = n.argsort(descending=True)
     return pack_lines(rows[order], cols[order], m[order].tolist(), n[order].tolist(), chunk)
 
-# %% ../../nbs/2_attention/16_losses.ipynb #25edc830
+# %% ../../nbs/2_attention/16_losses.ipynb #5ceef639
 def _chunk(x, chunk): return chunk or (2**26 if x.is_cuda else 2**20)
 
-def _tau(inv_tau, u_jd): return inv_tau if isinstance(inv_tau, Tensor) else torch.tensor(float(inv_tau), dtype=torch.promote_types(u_jd.dtype, torch.float32), device=u_jd.device)
+def _inv_tau(inv_tau, u_jd): return inv_tau if isinstance(inv_tau, Tensor) else torch.tensor(float(inv_tau), dtype=torch.promote_types(u_jd.dtype, torch.float32), device=u_jd.device)
 
 def catalogue_loss(u_jd:Float[Tensor, 'j d'],   # user vectors
                    v_vd:Float[Tensor, 'v d'],   # vectors of all items
@@ -232,7 +232,7 @@ def catalogue_loss(u_jd:Float[Tensor, 'j d'],   # user vectors
     active = (target_j >= 0) & (weight_j > 0)
     pos_j = target_j.clamp_min(0)
     rivals = Rivals(row_blocks(active.nonzero()[:, 0], len(v_vd), _chunk(u_jd, chunk)), len(v_vd), value_v, None if value_v is None else value_v[pos_j])
-    return FusedNCE.apply(u_jd, v_vd, _tau(inv_tau, u_jd), pos_j, torch.where(active, weight_j, 0), rivals, zero_logit)
+    return FusedNCE.apply(u_jd, v_vd, _inv_tau(inv_tau, u_jd), pos_j, torch.where(active, weight_j, 0), rivals, zero_logit)
 
 # %% ../../nbs/2_attention/16_losses.ipynb #7040bb85
 def drawn_rivals(key_c:Tensor,         # keys of the columns: the draws, then the positive of each row
@@ -245,7 +245,7 @@ def drawn_rivals(key_c:Tensor,         # keys of the columns: the draws, then th
     log_n_j = None if log_q_c is None else torch.full_like(rows, math.log(n), dtype=log_q_c.dtype)
     return Rivals(row_blocks(rows, n, chunk), n, key_c, key_c[n:], log_q_c=log_q_c, log_n_j=log_n_j)
 
-# %% ../../nbs/2_attention/16_losses.ipynb #bf5cd3d5
+# %% ../../nbs/2_attention/16_losses.ipynb #3715025a
 def sampled_loss(u_jd:Float[Tensor, 'j d'],       # user vectors
                  v_vd:Float[Tensor, 'v d'],       # vectors of all items
                  target_j:Int[Tensor, 'j'],       # row of `v_vd` to be predicted, -1 = none
@@ -262,7 +262,7 @@ def sampled_loss(u_jd:Float[Tensor, 'j d'],       # user vectors
     if not n: raise ValueError('sampled_loss needs at least one drawn item')
     c = torch.cat([sampled_n, target_j[j]])
     rivals = drawn_rivals(c if value_v is None else value_v[c], n, None if log_q_v is None else log_q_v[c], _chunk(u_jd, chunk))
-    return FusedNCE.apply(u_jd[j], F.embedding(c, v_vd), _tau(inv_tau, u_jd), n + torch.arange(len(j), device=u_jd.device), weight_j[j], rivals, zero_logit)
+    return FusedNCE.apply(u_jd[j], F.embedding(c, v_vd), _inv_tau(inv_tau, u_jd), n + torch.arange(len(j), device=u_jd.device), weight_j[j], rivals, zero_logit)
 
 # %% ../../nbs/2_attention/16_losses.ipynb #f2a738b6
 def draws(group_j:Tensor, # rows of one group compete
@@ -282,7 +282,7 @@ def in_batch_rivals(item_j, group_j, sample_j, weight_j, log_q_j, cross_position
     log_n_j = None if log_q_j is None else draws(group_j, sample_j).clamp_min(1).to(log_q_j.dtype).log()
     return Rivals(blocks, n, item_j, item_j, sample_j, sample_j, log_q_j, log_n_j)
 
-# %% ../../nbs/2_attention/16_losses.ipynb #42638e25
+# %% ../../nbs/2_attention/16_losses.ipynb #bb7d6bb9
 def in_batch_loss(u_jd:Float[Tensor, 'j d'],   # user vectors
                   v_vd:Float[Tensor, 'v d'],   # vectors of items; row j belongs to row j when `target_j` is None
                   item_j:Int[Tensor, 'j'],     # value of the positive, equal values collide; -1 = no positive
@@ -302,4 +302,4 @@ def in_batch_loss(u_jd:Float[Tensor, 'j d'],   # user vectors
     at = j if target_j is None else target_j[j]
     rivals = in_batch_rivals(item_j[j], group_j[j], sample_j[j], weight_j[j], None if log_q_v is None else log_q_v[at], cross_position, _chunk(u_jd, chunk))
     u, rows = u_jd if len(j) == len(u_jd) else u_jd[j], torch.arange(len(j), device=j.device)
-    return FusedNCE.apply(u, F.embedding(at, v_vd), _tau(inv_tau, u_jd), rows, weight_j[j], rivals, zero_logit)
+    return FusedNCE.apply(u, F.embedding(at, v_vd), _inv_tau(inv_tau, u_jd), rows, weight_j[j], rivals, zero_logit)

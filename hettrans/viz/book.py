@@ -125,7 +125,7 @@ def shape(x)->str:
     "Sizes as text"
     return '[' + ', '.join(map(str, x)) + ']'
 
-# %% ../../nbs/0_start/01c_book_map.ipynb #dd0f2014
+# %% ../../nbs/0_start/01c_book_map.ipynb #c4484712
 def flow_heterrec(
     run,    # of HeterRec
     user,   # key of a user of its log
@@ -140,16 +140,23 @@ def flow_heterrec(
     best = run.ds.items['title'].iloc[int((query_bd @ v_vd.T)[0].argmax())]
     days = (batch.times[-1] - batch.times).double()/86400
     names = ', '.join(x.name for x in run.encoder.tokens)
-    return dict(log=(f'{t} behaviours', '; '.join(items['title'])), catalogue=(f'{len(run.ds.items)} items', ', '.join(run.ds.items.columns)),
+    return dict(
+        log=(f'{t} behaviours', '; '.join(items['title'])),
         codes=(f'{len(last)} features', '; '.join(f'{a}: {b or "-"} = {c}' for a, b, c in zip(last['token'], last['value'], last['code']) if a != 'image')),
         batch=(f'items {shape(batch.items.shape)}, offsets {batch.offsets.tolist()}', f'catalogue rows {batch.items.tolist()}'),
         htfl=(shape(seen['htfl']), f'{t} behaviours of {f} tokens: {names}'),
-        token=(shape(seen['token']), f'{t*f} tokens read each other: {t*f*f*(t + 1)//2:,} allowed pairs of {(t*f)**2:,}'), fuse=(shape(seen['fuse']), f'{f} tokens of width {seen["token"][-1]} become one vector'),
-        item=(shape(seen['item'][::2]), f'{t} vectors, each of which has read all earlier ones'), user=(shape(query_bd.shape), 'after the last behaviour: ' + ' '.join(f'{x:.2f}' for x in query_bd[0, :6].tolist()) + ' ...'),
-        mask=(f'{t*f} x {t*f}', 'item block: own item whole, and all earlier items'), gap=(f'{t} x {t} buckets', 'days before the last: ' + ', '.join(f'{x:.1f}' for x in days.tolist())),
-        tower=(shape(v_vd.shape), 'one vector for each item of the catalogue'), loss=(f'{t - 1} rows with a next behaviour', 'each row predicts the next two'), index=('1 of ' + str(len(v_vd)), f'nearest item: {best}'))
+        token=(shape(seen['token']), f'{t*f} tokens read each other: {t*f*f*(t + 1)//2:,} allowed pairs of {(t*f)**2:,}'),
+        fuse=(shape(seen['fuse']), f'{f} tokens of width {seen["token"][-1]} become one vector'),
+        item=(shape(seen['item'][::2]), f'{t} vectors, each of which has read all earlier ones'),
+        user=(shape(query_bd.shape), 'after the last behaviour: ' + ' '.join(f'{x:.2f}' for x in query_bd[0, :6].tolist()) + ' ...'),
+        loss=(f'{t - 1} rows with a next behaviour', 'each row predicts the next two'),
+        catalogue=(f'{len(run.ds.items)} items', ', '.join(run.ds.items.columns)),
+        mask=(f'{t*f} x {t*f}', 'item block: own item whole, and all earlier items'),
+        gap=(f'{t} x {t} buckets', 'days before the last: ' + ', '.join(f'{x:.1f}' for x in days.tolist())),
+        tower=(shape(v_vd.shape), 'one vector for each item of the catalogue'),
+        index=('1 of ' + str(len(v_vd)), f'nearest item: {best}'))
 
-# %% ../../nbs/0_start/01c_book_map.ipynb #4c6886d5
+# %% ../../nbs/0_start/01c_book_map.ipynb #6d88ebf7
 def flow_homer(
     run,   # of HoMer
     r:int, # a request of its log
@@ -157,14 +164,22 @@ def flow_homer(
     "What one request is at every box: shape and an example, in words"
     model, batch = run.model.eval(), run.data.batch([r])
     seen, out = watch(lambda: model(batch, run.catalogue), dict(behaviours=model.encoder.tokens, encoder=model.encoder, candidates=model.set_tokens, cross=model.decoder.cross_item[0], memory=model.decoder))
-    titles = run.ds.items['title']; n, j = len(batch.items), len(batch.past_items); p = out.click_n.sigmoid()
+    titles, log = run.ds.items['title'], run.split.log
+    n, j, p = len(batch.items), len(batch.past_items), out.click_n.sigmoid()
     said = lambda rows: '; '.join(titles.iloc[rows.tolist()[-4:]])
-    log = run.split.log
-    return dict(log=(f'{len(log)} requests', f'{len(log.users)} users, {len(log.item_n):,} candidates'), past=(f'{j} behaviours', said(batch.past_items)), request=(f'{len(batch.user) + len(batch.context)} features', ', '.join([*batch.user, *batch.context])),
-        batch=(f'{n} candidates, {j} behaviours', f'offsets {batch.offsets.tolist()} and {batch.past_offsets.tolist()}'), behaviours=(shape(seen['behaviours']), f'{j} past behaviours, features of user, item, context and both'),
-        encoder=(shape(seen['encoder']), f'{j} x {j} weights without a softmax'), candidates=(shape(seen['candidates']), said(batch.items)), silu=(f'{n} x {n}, {n} x {j}', 'within the set, and from the set to the past'),
-        cross=(shape(seen['cross']), f'{n} candidates read {n} candidates'), memory=(shape(seen['memory']), f'{n} candidates read {j} behaviours'),
-        click=(shape(out.click_n.shape), 'p(click) ' + ' '.join(f'{x:.2f}' for x in p[:6].tolist()) + ' ...'), loss=(f'{int(batch.exposed.sum())} shown, {int(batch.clicked.nansum())} clicked', 'clicks count where shown; exposure counts everywhere'),
+    return dict(
+        log=(f'{len(log)} requests', f'{len(log.users)} users, {len(log.item_n):,} candidates'),
+        past=(f'{j} behaviours', said(batch.past_items)),
+        batch=(f'{n} candidates, {j} behaviours', f'offsets {batch.offsets.tolist()} and {batch.past_offsets.tolist()}'),
+        behaviours=(shape(seen['behaviours']), f'{j} past behaviours, features of user, item, context and both'),
+        encoder=(shape(seen['encoder']), f'{j} x {j} weights without a softmax'),
+        cross=(shape(seen['cross']), f'{n} candidates read {n} candidates'),
+        memory=(shape(seen['memory']), f'{n} candidates read {j} behaviours'),
+        click=(shape(out.click_n.shape), 'p(click) ' + ' '.join(f'{x:.2f}' for x in p[:6].tolist()) + ' ...'),
+        loss=(f'{int(batch.exposed.sum())} shown, {int(batch.clicked.nansum())} clicked', 'clicks count where shown; exposure counts everywhere'),
+        request=(f'{len(batch.user) + len(batch.context)} features', ', '.join([*batch.user, *batch.context])),
+        candidates=(shape(seen['candidates']), said(batch.items)),
+        silu=(f'{n} x {n}, {n} x {j}', 'within the set, and from the set to the past'),
         score=(f'{n} scores', f'best: {titles.iloc[int(batch.items[p.argmax()])]}'))
 
 # %% ../../nbs/0_start/01c_book_map.ipynb #6a3b011b
