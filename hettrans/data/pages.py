@@ -225,7 +225,7 @@ def fill_pages(
 # %% ../../nbs/5_homer/50a_pages.ipynb #11d78f49
 @dataclass(frozen=True, eq=False)
 class Memory:
-    "What is remembered of a block of users; clicks fade, the last two rows of arrays do not"
+    "What is remembered of a block of users; clicks fade, the last three fields do not"
     leaf_bls: np.ndarray       # clicks by leaf and situation
     brand_bgs: np.ndarray      # by brand and situation
     style_bos: np.ndarray      # by occasion and style
