@@ -30,17 +30,17 @@ def seen_pairs(
     rows, off = gather_ranges(np.asarray(start_c), np.asarray(end_c))
     return np.repeat(np.arange(len(off) - 1), np.diff(off)), np.asarray(log_items)[rows]
 
-# %% ../../nbs/3_engine/20_metrics.ipynb #a2e7eab3
+# %% ../../nbs/3_engine/20_metrics.ipynb #4b084ad0
 def count_at_least(
     scores_cv,   # [c, v], NaN where an item may not be recommended
     given_n,     # score of each target, [n]
     owner_n,     # its case, [n]
 ):
     "How many items of the case score at least as much as each target, itself included"
-    rows = scores_cv if len(owner_n) == len(scores_cv) and (np.diff(owner_n) == 1).all() else None
+    one_each = len(owner_n) == len(scores_cv) and (np.diff(owner_n) == 1).all()       # then the rows need not be copied
     step = max(1, 2**24//max(1, scores_cv.shape[1]))
-    parts = [np.count_nonzero((scores_cv[owner_n[i:i + step]] if rows is None else rows[i:i + step]) >= given_n[i:i + step, None], axis=1)
-             for i in range(0, len(owner_n), step)]
+    rows = lambda i: scores_cv[i:i + step] if one_each else scores_cv[owner_n[i:i + step]]
+    parts = [np.count_nonzero(rows(i) >= given_n[i:i + step, None], axis=1) for i in range(0, len(owner_n), step)]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 # %% ../../nbs/3_engine/20_metrics.ipynb #2727e4d2
@@ -73,7 +73,7 @@ def block_ranks(
     given = s[owner_n, targets_n]
     return np.where(np.isnan(given), 0, count_at_least(s, given, owner_n) - place_in_tie(given, owner_n, targets_n))
 
-# %% ../../nbs/3_engine/20_metrics.ipynb #2b7e037d
+# %% ../../nbs/3_engine/20_metrics.ipynb #a545124c
 def target_ranks(
     scores_cv,         # score of every catalogue item for every case, [c, v], numpy or CPU tensor
     targets,           # catalogue rows of all targets, case after case
@@ -86,9 +86,10 @@ def target_ranks(
     "Ranks of the targets, the case of each, and how many cases have no target left after filtering"
     scores_cv, targets, off = np.asarray(scores_cv), np.asarray(targets), np.asarray(target_offsets)
     check_targets(scores_cv.shape, targets, off)
-    owner, (case, row) = np.repeat(np.arange(len(off) - 1), np.diff(off)), (np.zeros(0, np.int64),)*2
+    owner, ranks = np.repeat(np.arange(len(off) - 1), np.diff(off)), np.zeros(len(targets), np.int64)
+    case = row = np.zeros(0, np.int64)                       # nothing is taken out
     if log_items is not None and not keep_seen: case, row = seen_pairs(log_items, start_c, end_c)
-    step, ranks = max(1, 2**24//max(1, scores_cv.shape[1])), np.zeros(len(targets), np.int64)
+    step = max(1, 2**24//max(1, scores_cv.shape[1]))
     for a in range(0, len(scores_cv), step):
         n = slice(off[a], off[min(a + step, len(scores_cv))])
         s = slice(*np.searchsorted(case, [a, a + step]))

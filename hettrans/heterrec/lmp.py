@@ -53,7 +53,7 @@ class LMPConfig:
         if self.steps < 1 or self.n_sampled < 1: raise ValueError('steps and n_sampled must be at least 1')
         if self.margin < 0 or self.step_weight < 0: raise ValueError('margin and step_weight must be at least 0')
 
-# %% ../../nbs/4_heterrec/33_lmp.ipynb #e0c55545
+# %% ../../nbs/4_heterrec/33_lmp.ipynb #5d0d03b2
 def active_steps(pos_pj:Float[Tensor, 'p j'], # logits / tau of the positives, NaN = no positive
                  margin:float                 # lambda_m
                 )->Bool[Tensor, 'p j']:       # which rows count at which step
@@ -61,7 +61,8 @@ def active_steps(pos_pj:Float[Tensor, 'p j'], # logits / tau of the positives, N
     log_margin = math.log(margin) if margin > 0 else -math.inf
     beyond = torch.logaddexp(pos_pj[1:], torch.full_like(pos_pj[1:], log_margin))
     later = (pos_pj[:-1] > beyond) | pos_pj[:-1].isnan()
-    return torch.cat([torch.ones_like(later[:1]) if len(later) else pos_pj[:1].isnan().logical_not(), later]) & ~pos_pj.isnan()
+    first = torch.ones_like(pos_pj[:1], dtype=torch.bool)
+    return torch.cat([first, later]) & ~pos_pj.isnan()
 
 # %% ../../nbs/4_heterrec/33_lmp.ipynb #1bd0b302
 def draw_rows(n_rows:int, n:int, log_q_v:Tensor|None=None, device=None, generator=None)->Int[Tensor, 'n']:
@@ -82,7 +83,7 @@ def step_loss(u_jd, v_vd, target_j, weight_j, position_j, sample_j, inv_tau, con
     item_j = target_j if value_v is None else torch.where(target_j >= 0, value_v[target_j.clamp_min(0)], -1)
     return in_batch_loss(u_jd, v_vd, item_j, position_j, sample_j, weight_j, inv_tau, target_j, c.cross_position, c.zero_logit, log_q_v)
 
-# %% ../../nbs/4_heterrec/33_lmp.ipynb #f642976d
+# %% ../../nbs/4_heterrec/33_lmp.ipynb #a4522fda
 def lmp_loss(u_pjd:Float[Tensor, 'p j d'],    # user vectors, step head already applied
              v_vd:Float[Tensor, 'v d'],       # vectors of the candidates: the catalogue, or the batch's own items
              targets_jp:Int[Tensor, 'j p'],   # rows of `v_vd` at steps 1..p, -1 = none
@@ -93,7 +94,7 @@ def lmp_loss(u_pjd:Float[Tensor, 'p j d'],    # user vectors, step head already 
              log_q_v:Tensor|None=None,        # log-probability that a row of `v_vd` is drawn
              value_v:Tensor|None=None,        # rows of `v_vd` of equal value collide; None = every row differs
              generator:torch.Generator|None=None, # for 'sampled'
-            drawn_n:Tensor|None=None         # for 'sampled': the drawn rows of `v_vd`, shared by the steps; None = drawn here
+             drawn_n:Tensor|None=None         # for 'sampled': the drawn rows of `v_vd`, shared by the steps; None = drawn here
             )->tuple[Tensor, dict]:           # loss, {'active': [p], 'positive': [p]}
     "Listwise multi-step prediction (HeterRec Eq. 8-11), for items or for the tokens of one feature (Eq. 12)"
     p = config.steps

@@ -124,7 +124,7 @@ def colours(reasons, highlight):
         if r not in reasons: raise InputError(f"no reason '{r}'; {did_you_mean(r, reasons)}")
     return ['#b35806' if r in highlight else '#777777' if r == 'all' else '#cccccc' for r in reasons]
 
-# %% ../../nbs/3_engine/23_worth.ipynb #df5cf165
+# %% ../../nbs/3_engine/23_worth.ipynb #b376fbdf
 def draw_worth(
     worth,         # from `paired_worth`
     title,
@@ -133,9 +133,10 @@ def draw_worth(
 ):
     "Horizontal bars with intervals by reason; returns the axes"
     import matplotlib.pyplot as plt
+    colour = colours(worth.index, highlight)       # first of all, so that a wrong reason leaves no empty figure
     ax = ax or plt.subplots(figsize=(6, .5 + .27*len(worth)), dpi=100)[1]
     y, known = np.arange(len(worth))[::-1], worth['lo'].notna().to_numpy()
-    ax.barh(y, worth['difference'], color=colours(worth.index, highlight))
+    ax.barh(y, worth['difference'], color=colour)
     ax.errorbar(worth['difference'][known], y[known], xerr=(worth['hi'] - worth['difference'])[known], fmt='none', ecolor='k', elinewidth=1, capsize=2)
     ax.axvline(0, c='k', lw=.8); ax.set_yticks(y, [f"{r}  ({n})" for r, n in worth['n'].items()], fontsize=8); ax.spines[['top', 'right', 'left']].set_visible(False)
     ax.set_title(title, fontsize=9); ax.set_xlabel(f"{worth.attrs.get('metric', 'metric')}: {worth.attrs.get('base', 'base')} - {worth.attrs.get('variant', 'variant')}", fontsize=8)
