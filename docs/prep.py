@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from fastcore.nbio import mk_cell, nb2str
 from nbdev.process import NBProcessor, Processor
-from nbdev.processors import (populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash, rm_export,
+from nbdev.processors import (populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash,
     clean_magics, hide_, strip_hidden_metadata)
 from book import PARTS, ROOT, SAYS, defined_at, exported_names, label, part_name, parts, read_book, short
 
@@ -43,6 +43,10 @@ class chips(Processor):
 def echo_(cell, v='true'):
     if v == 'false': cell.metadata.setdefault('tags', []).append('remove-input')
 def fold_(cell, v='true'): cell.metadata.setdefault('tags', []).append('hide-input')
+
+def drop_(cell):
+    "Hidden cells and the name of the module are not for readers; the code that is exported is what the page is about"
+    if cell.cell_type == 'code' and cell.directives_ and cell.directives_.keys() & {'hide', 'default_exp'}: del cell['source']
 
 def nbval_marks(cell):
     if cell.cell_type == 'code': cell.source = re.sub(r'^\s*#\s*NBVAL_\w+[ \t]*\n?', '', cell.source, flags=re.M)
@@ -127,7 +131,7 @@ class placed(Processor):
         c = next((c for c in self.nb.cells if c.cell_type == 'markdown'), None)
         if c: c.source = re.sub(r'^(# .+)$', lambda m: f'{m[0]}\n\n{card(PAGE)}', c.source, count=1, flags=re.M)
 
-PROCS = [populate_language, placed, chips, strip_ansi, hide_line, filter_stream_, rm_header_dash, rm_export, clean_magics, hide_, echo_, fold_,
+PROCS = [populate_language, placed, chips, strip_ansi, hide_line, filter_stream_, rm_header_dash, drop_, clean_magics, hide_, echo_, fold_,
     strip_hidden_metadata, nbval_marks, live, alts, to_docs, links]
 
 def prep(page):
@@ -191,8 +195,8 @@ def api_pages():
         m = import_module(f'hettrans.{mod}')
         names = [n for n in getattr(m, '__all__', []) if not n.startswith('_')]
         groups.setdefault(mod.split('.')[0], []).append((mod, page, names))
-        body = '\n\n'.join(entry(mod, n) for n in names)
-        write(OUT/'api'/f'{mod}.md', f'# {mod}\n\nBuilt in [{page.number} {page.title}](../{page.key}.ipynb). {says(page)}\n\n```{{eval-rst}}\n.. py:currentmodule:: hettrans.{mod}\n\n{body}\n```\n')
+        body, places = '\n\n'.join(entry(mod, n) for n in names), ' '.join(label(*AT[k]) for n in names if (k := f'hettrans.{mod}.{n}') in AT)
+        write(OUT/'api'/f'{mod}.md', f'% {places}\n\n# {mod}\n\nBuilt in [{page.number} {page.title}](../{page.key}.ipynb). {says(page)}\n\n```{{eval-rst}}\n.. py:currentmodule:: hettrans.{mod}\n\n{body}\n```\n')
     if 'viz' in groups: groups['viz'] = groups.pop('viz')       # figures and widgets come last
     out = ['# API reference', 'One page per module, in the order of the book. Each entry gives arguments, shapes and the equation of the paper that it implements, and leads to the notebook that builds it.',
            'At the top level there are `open_dataset`, `HeterRec`, `HoMer`, `fit` and `load_run`: they are imported when they are first asked for.']

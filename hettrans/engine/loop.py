@@ -196,36 +196,40 @@ def pace(progress:Progress, total:int, seen:int, steps:int, spent:float)->str:
     return f'loss {progress.loss/progress.step:.3f}, {seen/spent:.0f} sequences/s, at most {(total - progress.done)*spent/steps/60:.1f} min left'
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #b2aa026c
-def train_epoch(acc, model, opts, loss_of, batches:list, total:int, config:TrainConfig, progress:Progress, save, bar:bool):
+def train_epoch(acc, model, opts, loss_of, batches:list, total:int, config:TrainConfig, progress:Progress, save, bar:bool, watch=None):
     "The rest of an epoch, from `progress.step` on; `save` is called every `config.save_every` steps"
     from tqdm.auto import tqdm
     began, seen = time.time(), 0
     show = tqdm(total=len(batches), initial=progress.step, desc=f'epoch {progress.epoch + 1}/{config.epochs}', disable=not (bar and watched()), leave=False)
     for n, make in enumerate(batches[progress.step:], 1):
         batch = make().to(acc.device)
-        loss = train_step(acc, model, opts, loss_of, batch, config.lr*rate(progress.done, total, config), config.clip)
+        lr = config.lr*rate(progress.done, total, config)
+        loss = train_step(acc, model, opts, loss_of, batch, lr, config.clip)
         progress.loss += float(loss); progress.step += 1; progress.done += 1; seen += len(batch)
         if not math.isfinite(progress.loss): raise InputError(f'epoch {progress.epoch + 1}, step {progress.step}: the loss is {float(loss)}; a lower learning rate may help (lr = {config.lr:g})')
         show.update()
+        if watch: watch('step', dict(epoch=progress.epoch, step=progress.step, steps=len(batches), loss=float(loss), lr=lr))
         if n % 10 == 0: show.set_postfix_str(pace(progress, total, seen, n, time.time() - began))
         if config.save_every and progress.step % config.save_every == 0 and progress.step < len(batches): save()
     show.close()
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #875f6368
-def keep_lines(path:Path, epochs:int):
-    "Keep the lines of the first `epochs` epochs"
-    if not path.exists(): return
+def keep_lines(path:Path, epochs:int)->list[dict]:
+    "Keep the lines of the first `epochs` epochs, and return them"
+    if not path.exists(): return []
     try: lines = [l for l in path.read_text().splitlines(True) if l.endswith('\n') and json.loads(l)['epoch'] < epochs]
     except (ValueError, KeyError, TypeError): raise InputError(f'{path}: damaged, not one epoch to a line') from None
     write_text(path, ''.join(lines))
+    return [json.loads(l) for l in lines]
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #96b3e65f
-def end_epoch(out:Path, model:nn.Module, metrics:dict, config:TrainConfig, progress:Progress, lr:float, steps:int, meta:dict)->str:
+def end_epoch(out:Path, model:nn.Module, metrics:dict, config:TrainConfig, progress:Progress, lr:float, steps:int, meta:dict, watch=None)->str:
     "Record an epoch, keep the weights if they are the best; returns a line for people"
     line = dict(epoch=progress.epoch, loss=progress.loss/max(1, steps), lr=lr, seconds=round(progress.seconds, 1), **metrics)
     better = progress.validated(metrics[config.metric])
     if better: write_tensors(out/'weights.safetensors', model.state_dict(), meta)
     with open(out/'metrics.jsonl', 'a') as f: f.write(json.dumps(line) + '\n')
+    if watch: watch('epoch', line)
     shown = '  '.join(f'{k} {metrics[k]:.4f}' for k in dict.fromkeys(('recall@10', config.metric)) if k in metrics)
     return f"epoch {progress.epoch:3}  loss {line['loss']:.4f}  {shown}  {progress.seconds:.0f} s" + ('  best' if better else '')
 
@@ -240,6 +244,7 @@ def train(
     resume:bool=False,       # go on from `out/last.safetensors` if it is there
     bar:bool=True,           # show progress
     meta:dict|None=None,     # noted in the weights file
+    watch=None,              # function of (kind of news, dict), told of the run, each step, each epoch and the end
 )->Progress:
     "Train until the epochs are done or validation stops improving; the best weights end in `out` and in the model"
     from tqdm.auto import tqdm
@@ -247,20 +252,22 @@ def train(
     last, p = out/'last.safetensors', Progress()
     if resume and last.exists(): p = Progress(**{k: v for k, v in load_checkpoint(last, model, opts).items() if k in vars(p)})
     if bar and p.done: tqdm.write(f'resumed after epoch {p.epoch}' + f', step {p.step} of the next'*(p.step > 0)); sys.stdout.flush()
-    keep_lines(out/'metrics.jsonl', p.epoch)
+    kept = keep_lines(out/'metrics.jsonl', p.epoch)
+    if watch: watch('run', dict(out=str(out), metric=config.metric, epochs=config.epochs, epoch=p.epoch, step=p.step, kept=kept))
     total = len(epoch_batches(0))*config.epochs
     while not p.stopped(config):
         began, before = time.time(), p.seconds
         def save(): p.seconds = before + time.time() - began; save_checkpoint(last, model, opts, vars(p))
         wrapped.train()
         batches = epoch_batches(p.epoch)
-        train_epoch(acc, wrapped, opts, loss_of, batches, total, config, p, save, bar)
+        train_epoch(acc, wrapped, opts, loss_of, batches, total, config, p, save, bar, watch)
         wrapped.eval()
         metrics = validate(model)
         p.seconds = before + time.time() - began
-        line = end_epoch(out, model, metrics, config, p, config.lr*rate(p.done - 1, total, config), len(batches), meta or {})
+        line = end_epoch(out, model, metrics, config, p, config.lr*rate(p.done - 1, total, config), len(batches), meta or {}, watch)
         if bar: tqdm.write(line); sys.stdout.flush()
         save_checkpoint(last, model, opts, vars(p))
     model.load_state_dict(read_tensors(out/'weights.safetensors')[0])
     model.eval()
+    if watch: watch('end', vars(p))
     return p

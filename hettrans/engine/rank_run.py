@@ -149,12 +149,12 @@ def validated(run:RankRun)->dict:
     return m | {chosen_by(name): -m[name]} if name in LOWER else m
 
 # %% ../../nbs/5_homer/59_rank_runs.ipynb #15044eb4
-def train_ranking(run:RankRun, resume:bool, bar:bool):
+def train_ranking(run:RankRun, resume:bool, bar:bool, watch=None):
     "Train the model of a run, with a checkpoint after each epoch; the best weights by validation end in it"
     loss = model_entry(run.name).load('loss')
     def loss_of(wrapped, batch)->Tensor: return loss(run.model, wrapped(batch, run.catalogue), batch, run.catalogue)
     t = run.config['train']
-    progress = train(run.model, partial(ranking_batches, run), loss_of, lambda _: validated(run), replace(t, metric=chosen_by(t.metric)), run.path, resume, bar, dict(model=run.name))
+    progress = train(run.model, partial(ranking_batches, run), loss_of, lambda _: validated(run), replace(t, metric=chosen_by(t.metric)), run.path, resume, bar, dict(model=run.name), watch)
     write_text(run.path/'training.json', json.dumps(vars(progress), indent=1))
 
 # %% ../../nbs/5_homer/59_rank_runs.ipynb #6702cc80
@@ -165,6 +165,7 @@ def fit_ranking(
     config:dict,         # from `configure`
     resume:bool=False,   # go on where a broken training in `out` stopped
     bar:bool=True,       # show progress
+    watch=None,          # function told of every step and epoch
 )->RankRun:
     "Train a ranking model and judge it on the test split; raises `InputError` for what is wrong with the input"
     out, t, split = Path(out), config['train'], make_request_split(ds, config['protocol'])
@@ -176,7 +177,7 @@ def fit_ranking(
     device = choose_device(t.device)
     run = RankRun(out, name, build_model(name, config['model'], encoder.tokens, t.seed).to(device), ds, split, config, encoder, device=device)
     if not begun: save_run(run, request_digest(ds, split))
-    train_ranking(run, begun, bar)
+    train_ranking(run, begun, bar, watch)
     run.metrics = run.evaluate('test')
     write_text(out/'metrics.json', json.dumps(run.metrics, indent=1))
     return run

@@ -298,7 +298,7 @@ def epoch_batches(run:Run, epoch:int)->list:
     return [lambda i=i: train_batch(data, start[i], end[i], steps) for i in length_batches(end - start, t.batch, rng)]
 
 # %% ../../nbs/3_engine/29_runs.ipynb #239fd2fb
-def fit_trained(name:str, ds:Dataset, out:Path, split:Split, config:dict, begun:bool, bar:bool)->Run:
+def fit_trained(name:str, ds:Dataset, out:Path, split:Split, config:dict, begun:bool, bar:bool, watch=None)->Run:
     "A model with a gradient"
     t, encoder = config['train'], Encoder.load(out) if begun else fit_encoder(ds, split, config['encode'])
     tokens, codes = catalogue_codes(encoder, ds, split, config)
@@ -310,7 +310,7 @@ def fit_trained(name:str, ds:Dataset, out:Path, split:Split, config:dict, begun:
     def validate(_)->dict:
         run.scorer.forget()
         return judge(run.scorer(split.valid), split.valid, split.log.item_j, config['protocol'].keep_seen, intervals=False)
-    progress = train(model, partial(epoch_batches, run), loss_of, validate, t, out, begun, bar, dict(model=name))
+    progress = train(model, partial(epoch_batches, run), loss_of, validate, t, out, begun, bar, dict(model=name), watch)
     run.scorer.forget()
     write_text(out/'training.json', json.dumps(vars(progress), indent=1))
     return run
@@ -323,6 +323,7 @@ def fit(
     preset:str='auto',  # 'paper', 'small' or 'auto': 'small' for catalogues of up to 100,000 items
     resume:bool=False,  # go on where a broken training in `out` stopped
     bar:bool=True,      # show progress
+    watch=None,         # function told of every step and epoch as `train` says it, such as `TrainingCurves()`
     **fields,           # any field of the configurations: the model's, of training, encoder, neighbours, protocol
 )->Run:
     "Train a model by name and judge it on the test split; raises `InputError` for what is wrong with the input"
@@ -330,16 +331,17 @@ def fit(
     if ds.items is None: raise InputError(f'{ds.name}: there is no items table')
     config = configure(model, {**preset_fields(model, preset, len(ds.items)), **fields})
     choose_device(config['train'].device)
+    if watch and not callable(watch): raise InputError(f'watch = {watch!r}: a function of two arguments expected, such as TrainingCurves()')
     out = Path(out or tempfile.mkdtemp(prefix='hettrans-'))
     if model_entry(model).kind == 'ranking':
         fit_ranking = import_module(RANKING).fit_ranking   # later in the book
-        return fit_ranking(model, ds, out, config, resume, bar)
+        return fit_ranking(model, ds, out, config, resume, bar, watch)
     split = make_split(ds, config['protocol'])
     if begun := prepare_folder(out, model, config, resume):
         same_log(out, ds, split)
         ds = open_dataset(out/'data'); split = make_split(ds, config['protocol'])
     seed_everything(config['train'].seed)
-    if model_entry(model).loss: run = fit_trained(model, ds, out, split, config, begun, bar)
+    if model_entry(model).loss: run = fit_trained(model, ds, out, split, config, begun, bar, watch)
     else: run = fit_counted(model, ds, out, split, config)
     run.metrics = run.evaluate('test')
     write_text(out/'metrics.json', json.dumps(run.metrics, indent=1))

@@ -41,7 +41,7 @@ _FRAME = """function render({ model, el }) {
   box.onkeydown = e => e.stopPropagation();                        // JupyterLab would take the arrow keys
   const update = build(box, model.get('data'), at, set, text => { if (say.textContent != text) say.textContent = text; });
   const refresh = () => { for (const [k, v] of Object.entries(at())) box.dataset[k] = typeof v == 'object' ? JSON.stringify(v) : v; update(); };
-  box.append(say); el.append(box); model.on('change:at', refresh); refresh();
+  box.append(say); el.append(box); model.on('change:at', refresh); model.on('change:data', () => { update.renew?.(model.get('data')); refresh(); }); refresh();
   for (const [e, a] of [[document.documentElement, 'data-theme'], [document.body, 'data-jp-theme-light']]) new MutationObserver(refresh).observe(e, { attributes: true, attributeFilter: [a] });      // dark or light
 }
 export default { render };

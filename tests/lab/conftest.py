@@ -1,10 +1,11 @@
-"Runs JupyterLab on loopback and drives it with headless Chromium. Without playwright or a browser its tests are skipped"
+"Runs JupyterLab on loopback and drives it with headless Chromium. Without playwright or a browser its tests are skipped with the reason"
 import json, os, secrets, shutil, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
+sys.path.insert(0, str(Path(__file__).parent))
+import browser as chromium
 
 ROOT = Path(__file__).parents[2]
-CHROME = os.environ.get('CHROME', '/usr/bin/chromium')
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 SETTINGS = {'notebook-extension/tracker': {'windowingMode': 'none'},              # keep every cell in the DOM
             'apputils-extension/notification': {'fetchNews': 'false', 'checkForUpdates': False, 'doNotDisturbMode': True},
@@ -72,10 +73,21 @@ class Page:
 @pytest.fixture(scope='session')
 def browser():
     try: from playwright.sync_api import sync_playwright
-    except ImportError: pytest.skip('browser not found: playwright is not installed')
-    if not Path(CHROME).exists(): pytest.skip(f'browser not found: {CHROME} (the variable CHROME names another)')
+    except ImportError: pytest.skip('playwright is not installed: make check-browser does it')
+    path, why = chromium.find()
+    if not path: pytest.skip(f'no browser: {why}')
     with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROME, args=FLAGS); yield b; b.close()
+        b = p.chromium.launch(executable_path=path, args=FLAGS); yield b; b.close()
+
+def complaints(page, home, warnings=True):
+    "A list that fills with what a page complains about, and with what it asks of anybody but `home`"
+    wrong, here = [], (home, home.replace('http', 'ws', 1), 'data:', 'blob:', 'about:')
+    page.on('console', lambda m: m.type in ('error', 'warning')[:1 + warnings] and wrong.append(f'{m.type}: {m.text}'))
+    page.on('pageerror', lambda e: wrong.append(f'exception: {e}'))
+    page.on('request', lambda r: r.url.startswith(here) or wrong.append(f'asked {r.url}'))
+    page.on('websocket', lambda w: w.url.startswith(here) or wrong.append(f'asked {w.url}'))
+    page.on('response', lambda r: r.status >= 400 and wrong.append(f'{r.status} {r.url}'))
+    return wrong
 
 @pytest.fixture(scope='session')
 def lab(browser, tmp_path_factory):
@@ -83,5 +95,7 @@ def lab(browser, tmp_path_factory):
 
 @pytest.fixture
 def nb(lab, browser):
-    c = browser.new_context(viewport=dict(width=1300, height=1000)); c.set_default_timeout(20_000)
-    yield Page(lab, c.new_page()); c.close()
+    c = browser.new_context(viewport=dict(width=1300, height=1000)); c.set_default_timeout(30_000)
+    page = c.new_page(); wrong = complaints(page, lab.url, warnings=False)       # JupyterLab warns of its own plugins when a machine is slow
+    yield Page(lab, page)
+    c.close(); assert wrong == [], wrong

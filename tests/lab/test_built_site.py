@@ -1,7 +1,8 @@
 "What a reader does on the built site: read, search, turn it dark, hold it like a phone, move every widget. Nothing may ask another machine, nothing may complain"
-import functools, http.server, json, threading
+import functools, gzip, http.server, json, os, threading
 from pathlib import Path
 import pytest
+from conftest import complaints
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT/'docs'/'_build'/'html'
@@ -21,11 +22,7 @@ def address():
 class Reader:
     "A page of the site and everything that it complained about or asked for"
     def __init__(self, page, address):
-        self.page, self.address, self.wrong = page, address, []
-        page.on('console', lambda m: m.type in ('error', 'warning') and self.wrong.append(f'{m.type}: {m.text}'))
-        page.on('pageerror', lambda e: self.wrong.append(f'exception: {e}'))
-        page.on('request', lambda r: r.url.startswith((address, 'data:', 'blob:')) or self.wrong.append(f'asked {r.url}'))
-        page.on('response', lambda r: r.status >= 400 and self.wrong.append(f'{r.status} {r.url}'))
+        self.page, self.address, self.wrong = page, address, complaints(page, address)
     def open(self, path): self.page.goto(self.address + path, wait_until='load'); return self.page
     def widget(self, path, kind):
         "The widget of a page, drawn"
@@ -55,6 +52,12 @@ def stored(nb, kind):
     state = json.loads((ROOT/'nbs'/f'{nb}.ipynb').read_text())['metadata']['widgets']['application/vnd.jupyter.widget-state+json']['state']
     return next(m['state'] for m in state.values() if m['state'].get('kind') == kind)
 
+def test_a_complaint_would_be_seen(browser, address):
+    "The check of the other tests can fail"
+    c = browser.new_context(); pg = c.new_page(); wrong = complaints(pg, address); pg.goto(address + 'index.html'); assert wrong == []
+    pg.evaluate("() => { console.error('ouch'); setTimeout(() => { throw new Error('late') }); return fetch('http://localhost:8099/x').catch(() => 0) }"); pg.goto(address + 'nowhere.html'); c.close()
+    for said in ('error: ouch', 'exception: late', 'asked http://localhost:8099/x', f'404 {address}nowhere.html'): assert said in wrong, (said, wrong)
+
 def test_home_shows_both_models_and_leads_on(reader):
     pg = reader.open('index.html')
     assert pg.locator('.hx-models svg').count() == 2 and pg.locator('.hx-models [data-box]').count() == 27
@@ -68,6 +71,7 @@ def test_a_notebook_page_stands_in_its_place(reader):
     assert 'Part 2, Attention' in card.inner_text() and '10 Attention' in card.inner_text() and '14 Blocks' in card.inner_text()
     pg.wait_for_selector('mjx-container svg', state='attached')                            # formulas, with nobody asked
     assert pg.locator('.cell_output img').count() and all(len(a) > 20 for a in pg.locator('.cell_output img').evaluate_all('es => es.map(e => e.alt)'))
+    assert 'def gap_buckets(' in pg.inner_text('main') and pg.locator('.hx-def + .cell').count() == pg.locator('.hx-def').count() > 3      # the code that a page is about is on it, below its names
     pg.locator('.hx-def a', has_text='gap_buckets').first.click()
     assert '/api/nn.timegap.html#hettrans.nn.timegap.gap_buckets' in pg.url
     entry = pg.locator('dt[id="hettrans.nn.timegap.gap_buckets"] + dd')
@@ -99,23 +103,36 @@ def test_dark_mode(reader):
     assert light('.hx-gaps') < 60 and light('.hx-gaps svg text') > 130
 
 @pytest.mark.parametrize('reader', [dict(viewport=dict(width=375, height=700), has_touch=True)], indirect=True)
-@pytest.mark.parametrize('path', ['index.html', '_nbs/2_attention/12_time_gaps.html', '_nbs/api/nn.timegap.html', '_nbs/results.html', '_nbs/book.html', '_nbs/0_start/01c_book_map.html', '_nbs/2_attention/12b_gap_explorer.html'])
+@pytest.mark.parametrize('path', ['index.html', '_nbs/2_attention/12_time_gaps.html', '_nbs/api/nn.timegap.html', '_nbs/results.html', '_nbs/book.html', '_nbs/0_start/01c_book_map.html', '_nbs/2_attention/12b_gap_explorer.html', '_nbs/3_engine/22b_training_curves.html'])
 def test_phone_width(reader, path):
     pg = reader.open(path)
     for e in pg.locator('.hx-widget').all(): e.scroll_into_view_if_needed(); pg.wait_for_timeout(200)
     assert pg.evaluate('document.documentElement.scrollWidth') <= 375 + 1                  # the page itself does not scroll sideways
     assert pg.locator('h1').first.is_visible()
 
-def test_pages_are_light_and_show_themselves_at_once(browser, address):
-    import gzip
-    c = browser.new_context(); pg = c.new_page(); got = []
-    pg.on('response', lambda r: got.append(r))
-    pg.goto(address + notebook('2_attention', '12_time_gaps'), wait_until='load'); pg.wait_for_timeout(500)
-    weight = sum(len(gzip.compress(r.body())) for r in got if r.status == 200 and 'plotly' not in r.url)
-    first = pg.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
-    c.close()
-    assert weight < 1_500_000, weight
-    assert 0 < first < 5_000, first                       # below one second on a quiet machine; this one may be busy
+HEAVY = ['index.html', *(f'_nbs/{p}.html' for p in ('0_start/01c_book_map', '2_attention/12_time_gaps', '3_engine/22b_training_curves', '5_homer/59c_set_explorer', 'results'))]
+
+@pytest.mark.parametrize('path', HEAVY)
+def test_pages_are_light(reader, path):
+    "Everything that a page and its widgets ask for, compressed as a server would send it, without plotly"
+    got = []; reader.page.on('response', lambda r: got.append(r))
+    pg = reader.open(path)
+    for e in pg.locator('.hx-widget').all(): e.scroll_into_view_if_needed(); pg.wait_for_timeout(100)
+    pg.wait_for_load_state('networkidle')
+    weight = {r.url: len(gzip.compress(r.body())) for r in got if r.status == 200 and r.url.startswith('http') and 'plotly' not in r.url}
+    assert len(weight) > 3 and sum(weight.values()) < 1_500_000, sorted(weight.items(), key=lambda x: -x[1])[:5]
+
+@pytest.mark.parametrize('path', ['index.html', '_nbs/2_attention/12_time_gaps.html', '_nbs/5_homer/59c_set_explorer.html', '_nbs/api/nn.attention.html'])
+def test_first_content_from_disk_within_a_second(browser, address, path):
+    "As the browser itself measures it, the best of three; a machine that has much else to do cannot say"
+    took = []
+    while len(took) < 3 and min(took, default=1e9) >= 1_000:
+        c = browser.new_context(); pg = c.new_page(); pg.goto((SITE/path).as_uri(), wait_until='load')
+        took.append(pg.evaluate("""() => new Promise(ok => { setTimeout(() => ok(1e9), 15_000);
+            new PerformanceObserver(l => { const e = l.getEntriesByName('first-contentful-paint')[0]; e && ok(e.startTime); }).observe({ type: 'paint', buffered: true }); })""")); c.close()
+    best, load = min(took), os.getloadavg()[0]/os.cpu_count()
+    if best >= 1_000 and load > 2: pytest.skip(f'first content after {best:.0f} ms, but {load:.0f} processes wait for each core')
+    assert 0 < best < 1_000, took
 
 # -- widgets ------------------------------------------------------------------------------------------------------------------------
 
@@ -184,6 +201,50 @@ def test_attention_explorer(reader):
     start = int(box.get_attribute('data-query')); [cv.press('ArrowUp') for _ in range(10)]
     assert int(box.get_attribute('data-query')) == start - 10
     box.locator('select').nth(1).select_option('item 1'); says(box, 'item 1, head 3: item 1')
+
+def test_set_explorer_is_the_stored_table(reader):
+    from hettrans.viz.sets import unpack
+    box = reader.widget(notebook('5_homer', '59c_set_explorer'), '.hx-set'); data = stored('5_homer/59c_set_explorer', 'hx-set')['data']; cards = len(data['cards'])
+    def agrees():
+        o = json.loads(box.get_attribute('data-options')); page = functools.reduce(lambda k, v: k*(data['options'] + 1) + v, o, 0)
+        want = [unpack(s['table'])[i*data['options'] + v - 1 if s['alone'] else page*cards + i] if v else None for i, v in enumerate(o) for s in data['series']]
+        shown = box.locator('.hx-num').all_inner_texts()
+        assert len(shown) == len(want) and all(t == '' if p is None else abs(float(t.split('%')[0]) - 100*p) < .051 for t, p in zip(shown, want))
+        return o, shown
+    start, before = agrees(); i = next(k for k, v in enumerate(start) if v)
+    box.get_by_label(f"{data['cards'][i]['name']} is on the page").uncheck(); gone, after = agrees()
+    assert gone[i] == 0 and gone[:i] + gone[i + 1:] == start[:i] + start[i + 1:] and after != before
+    says(box, f"{data['cards'][i]['name']} leaves the page. set-wise: "); says(box, 'point-wise: no other card moves')       # a model without set attention cannot see it
+    box.get_by_label(f"{data['cards'][i]['name']} is on the page").press('Space'); says(box, 'comes to the page'); agrees()
+    price = box.locator('select.hx-price').nth(i); price.select_option('1' if price.input_value() != '1' else '3'); agrees(); says(box, ' instead of ')
+
+def test_attention_map(reader):
+    box = reader.widget(notebook('5_homer', '59c_set_explorer'), '.hx-reads'); maps = {m['name']: m for m in stored('5_homer/59c_set_explorer', 'hx-reads')['data']['maps']}
+    def agrees(row, col):
+        m = maps[box.get_attribute('data-block')]; w = m['w'][int(box.get_attribute('data-head')) - 1][row][col]
+        assert (box.get_attribute('data-row'), box.get_attribute('data-col')) == (str(row), str(col))
+        says(box, f"{m['rows'][row]} reads {m['cols'][col]} with weight {w:.3f}")
+    svg = box.locator('svg'); svg.focus(); svg.press('ArrowRight'); agrees(0, 0); svg.press('ArrowDown'); svg.press('ArrowRight'); agrees(1, 1)
+    before = picture(box); box.locator('.hx-head').select_option('2'); assert picture(box) != before; agrees(1, 1)
+    other = next(k for k in maps if k != box.get_attribute('data-block')); box.locator('.hx-block').select_option(other); says(box, 'Point at a square')
+    m = maps[other]; rect = box.locator('svg rect').nth(len(m['cols'])); rect.hover(); agrees(1, 0)                      # squares are drawn row by row
+
+def test_training_curves_show_the_stored_runs(reader):
+    box = reader.widget(notebook('3_engine', '22b_training_curves'), '.hx-curves'); runs = stored('3_engine/22b_training_curves', 'hx-curves')['data']['runs']
+    def say(x): return box.page.evaluate('x => String(+x.toPrecision(4))', x)
+    def agrees(r, k, metric):
+        c = r['columns']; says(box, f"{r['name']}, epoch {k + 1}: training loss {say(c['loss'][k])}, {metric} {say(c[metric][k])}, learning rate {say(c['lr'][k])}")
+        assert r['kept'] != k or 'weights are kept' in box.locator('.hx-say').inner_text()
+    last = runs[-1]; agrees(last, last['kept'], 'likelihood')                                                           # at first: the kept epoch of the last run
+    assert box.locator('.hx-kept').count() == len(runs) and box.locator('.hx-line').count() == 2*len(runs) and box.locator('.hx-dot').count() == 2*sum(r['epochs'] for r in runs)
+    svg = box.locator('> svg'); svg.focus(); svg.press('ArrowRight'); agrees(last, last['kept'] + 1, 'likelihood')
+    svg.press('End'); agrees(last, last['epochs'] - 1, 'likelihood'); svg.press('ArrowUp'); agrees(runs[-2], last['epochs'] - 1, 'likelihood'); svg.press('Home'); agrees(runs[-2], 0, 'likelihood')
+    before = picture(box, '> svg'); box.locator('.hx-metric').select_option('hits'); assert picture(box, '> svg') != before; agrees(runs[-2], 0, 'hits')
+    box.locator('input[type=checkbox]').check(); assert 'training loss, log scale' in svg.text_content()
+    box.locator('.hx-run').first.press('Enter'); agrees(runs[0], runs[0]['kept'], 'hits'); assert box.locator('.hx-run[aria-pressed=true]').all_inner_texts() == [runs[0]['name']]
+    box.locator('summary').press('Enter'); rows = box.locator('tbody tr'); assert rows.count() == runs[0]['epochs']
+    assert [r.split('\t')[:3] for r in rows.all_inner_texts()] == [[str(k + 1), say(runs[0]['columns']['loss'][k]), say(runs[0]['columns']['hits'][k])] for k in range(runs[0]['epochs'])]
+    dot = box.locator('.hx-dot').nth(4); b = dot.bounding_box(); box.page.mouse.move(b['x'] + b['width']/2, b['y'] + b['height']/2); agrees(runs[0], 4, 'hits')     # by pointer
 
 def test_no_stored_widget_is_large():
     for f in sorted((ROOT/'nbs').rglob('[!_.]*.ipynb')):

@@ -45,7 +45,8 @@ def test_an_error_would_be_seen(nb, lab):
 # notebook, widget, what a reader does, the name in the kernel, the choice that moves
 WIDGETS = [('0_start/01b_widgets', '.hx-powers', lambda b: b.locator('input').press('ArrowRight'), 'powers', 'k'), ('0_start/01c_book_map', '.hx-book', lambda b: b.locator('[data-box=gap]').first.press('Enter'), 'book', 'part'),
            ('1_data/07b_token_explorer', '.hx-tokens', lambda b: b.locator('select').select_option('3'), 'explorer', 'item'), ('2_attention/12b_gap_explorer', '.hx-gaps', lambda b: b.locator('circle').first.press('ArrowLeft'), 'explorer', 'gaps'),
-           ('4_heterrec/33b_loss_explorer', '.hx-steps', lambda b: b.locator('.hx-less').click(), 'explorer', 'logits'), ('4_heterrec/35b_attention_explorer', '.hx-attend', lambda b: b.locator('canvas').press('ArrowUp'), 'explorer', 'query')]
+           ('4_heterrec/33b_loss_explorer', '.hx-steps', lambda b: b.locator('.hx-less').click(), 'explorer', 'logits'), ('4_heterrec/35b_attention_explorer', '.hx-attend', lambda b: b.locator('canvas').press('ArrowUp'), 'explorer', 'query'),
+           ('5_homer/59c_set_explorer', '.hx-set', lambda b: b.locator('input[type=checkbox]').first.click(), 'explorer', 'options')]
 
 @pytest.mark.parametrize('name, kind, act, var, key', WIDGETS, ids=[w[1] for w in WIDGETS])
 def test_widget_notebook_runs_and_kernel_and_page_agree(nb, name, kind, act, var, key):
@@ -56,6 +57,31 @@ def test_widget_notebook_runs_and_kernel_and_page_agree(nb, name, kind, act, var
     pg.wait_for_timeout(500); after = nb.ask(f'import json; print(json.dumps({var}.at[{key!r}]))')
     shown = box.get_attribute(f'data-{key}')
     assert after != before and (json.loads(after) == shown or json.loads(after) == json.loads(shown))
+
+def test_curves_grow_while_the_training_cell_runs(nb):
+    "The picture gets points while the kernel is at work, keeps the reader's place, and ends as the kernel has it"
+    pg = nb.open('3_engine/22b_training_curves.ipynb').run_all(240).page
+    assert nb.errors() == []
+    box = pg.locator('.jp-Notebook .hx-curves').last; box.scroll_into_view_if_needed(); svg = box.locator('> svg')
+    assert int(box.get_attribute('data-points')) == int(nb.ask("print(sum(len(r['steps']['x']) + r['epochs'] for r in curves.data['runs']))")) > 300
+    pg.evaluate("""() => { const box = [...document.querySelectorAll('.jp-Notebook .hx-curves')].at(-1), kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel; window.seen = [];
+        new MutationObserver(() => { const n = +box.dataset.points; if (n != window.seen.at(-1)?.n) window.seen.push({ n, status: kernel.status, now: box.querySelector('.hx-now').textContent }); }).observe(box, { attributes: true }); }""")
+    slow = """import time
+def slowly(epoch):
+    def wait(make): time.sleep(.1); return make()
+    return [lambda m=m: wait(m) for m in epoch_batches(epoch)]
+_ = teach('slow', .1, epochs=4, batches=slowly, watch=curves)"""
+    pg.evaluate("code => { window.slow = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({ code }).done }", slow)
+    pg.wait_for_function("() => window.seen.some(x => x.now.startsWith('slow: epoch 2 of 4'))", timeout=60_000)
+    svg.focus(); svg.press('Home'); svg.press('ArrowUp'); svg.press('ArrowDown')                   # up to another run and back, at the first epoch
+    pg.evaluate('() => window.slow')
+    seen = pg.evaluate('() => window.seen'); live = [x for x in seen if x['status'] == 'busy']
+    assert len(live) >= 8 and all(a['n'] < b['n'] for a, b in zip(live, live[1:])), seen           # some three a second for eight seconds
+    assert len({x['now'].split(',')[0] for x in live if x['now'].startswith('slow: epoch')}) >= 4
+    pg.wait_for_function("() => [...document.querySelectorAll('.jp-Notebook .hx-curves')].at(-1).querySelector('.hx-now').hidden")
+    assert 'slow, epoch 1: training loss' in box.locator('.hx-say').inner_text() and pg.evaluate('document.activeElement.tagName') == 'svg'
+    assert nb.ask("print(curves.at['run'], curves.at['epoch'], *[len(r['steps']['x']) + r['epochs'] for r in curves.data['runs'][-1:]])") == 'slow 1 84'
+    assert int(box.get_attribute('data-points')) == seen[-1]['n'] == int(nb.ask("print(sum(len(r['steps']['x']) + r['epochs'] for r in curves.data['runs']))"))
 
 def test_a_kernel_restarts_cleanly(nb):
     nb.open('0_start/01b_widgets.ipynb').run_all()
