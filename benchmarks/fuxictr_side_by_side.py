@@ -26,14 +26,14 @@ PINS = ['torch==2.13.0', 'numpy==2.4.6', 'pandas==3.1.1', 'scikit-learn==1.9.1',
 PEER = 'fuxictr==2.3.10'
 DATA = {'marketplace': 'time:0.2', 'ml-100k': 'user-time:0.2'}
 CHOSEN = {'marketplace': dict(lr=3e-3), 'ml-100k': dict(lr=3e-4, use_id=False, min_count=10)}    # ml-100k: with ids of films and zip codes all models are past their best within the first epoch
-TRAIN = dict(batch=64, warmup=0., schedule='constant', weight_decay=0., clip=10., patience=2, epochs=10, metric='auc', dropout=.1, d=96, d_embed=8, table_scale=3e-4)   # FuxiCTR's tables start as short
+TRAIN = dict(batch=64, warmup=0., schedule='constant', weight_decay=0., clip=10., patience=3, epochs=15, metric='auc', dropout=.1, d=96, d_embed=8)
 OURS = {'din': ('din-dcn-moe', TRAIN | dict(cross_layers=0, experts=1, unit=16, scale='none', past='exposed')),
         'dcnv2': ('dcnv2', TRAIN | dict(cross_layers=2, deep_layers=2, structure='stacked', interest=False, past='clicked'))}
 THEIRS = {'din': ('DIN', lambda m: dict(dnn_hidden_units=[m['d']], attention_hidden_units=[m['unit']], attention_hidden_activations='prelu', din_use_softmax=False)),
           'dcnv2': ('DCNv2', lambda m: dict(model_structure='stacked', num_cross_layers=m['cross_layers'], stacked_dnn_hidden_units=[m['d']]*m['deep_layers']))}
 SIDES = ['hettrans', 'fuxictr']
 KEEP = {'MALLOC_MMAP_THRESHOLD_': str(1 << 32), 'MALLOC_TRIM_THRESHOLD_': str(1 << 33)}    # glibc keeps the memory of large temporary arrays: less than half the time of FuxiCTR's DIN
-KEY = ['dataset', 'model', 'set', 'seed', 'split', 'users', 'requests', 'max_past']
+KEY = ['dataset', 'model', 'start', 'set', 'seed', 'split', 'users', 'requests', 'max_past']
 FIELDS = [*KEY, 'n', 'clicks', *(f'auc_{s}{e}' for s in SIDES for e in ('', '_lo', '_hi')), 'difference', 'difference_lo', 'difference_hi', *(f'{k}_{s}' for k in ('valid', 'best_epoch', 'params', 'dense_params', 'minutes') for s in SIDES),
           'versions', 'machine']
 
@@ -54,7 +54,7 @@ def data(a):
     ds = open_dataset(folder); shutil.rmtree(folder)
     return ds
 
-def hand_over(run, folder, seed, model):
+def hand_over(run, folder, seed, model, start):
     "Write what our model has read for FuxiCTR: codes from 1 on, 0 = padding"
     from hettrans.data.requests import request_batches
     from hettrans.homer.encoder import recency
@@ -84,7 +84,7 @@ def hand_over(run, folder, seed, model):
     features = [{n: dict(source='item', type='categorical', vocab_size=r + 1, padding_idx=0, embedding_dim=d)} for n, r, d in columns]
     (folder/'feature_map.json').write_text(json.dumps(dict(dataset_id='rows', num_fields=len(columns), total_features=0, input_length=len(columns), labels=['label'], features=features)))
     name, more = THEIRS[model]
-    (folder/'peer.json').write_text(json.dumps(dict(model=name, seed=seed, epochs=t.epochs, clip=t.clip, fields=dict(learning_rate=t.lr, embedding_dim=m.d_embed, net_dropout=m.dropout, early_stop_patience=t.patience) | more(vars(m)))))
+    (folder/'peer.json').write_text(json.dumps(dict(model=name, start=start, std=m.table_scale/math.sqrt(m.d_embed), seed=seed, epochs=t.epochs, clip=t.clip, fields=dict(learning_rate=t.lr, embedding_dim=m.d_embed, net_dropout=m.dropout, early_stop_patience=t.patience) | more(vars(m)))))
     return arrays['label'][arrays['test']], requests[arrays['of'][arrays['test']]]
 
 def run_one(ds, model, seed, a):
@@ -96,7 +96,7 @@ def run_one(ds, model, seed, a):
     out, began, (name, fields) = Path(tempfile.mkdtemp(prefix='fuxictr-')), cpu_minutes(), OURS[model]
     run = fit(name, ds, out/'run', preset='paper', bar=a.bar, **(fields | CHOSEN[a.dataset] | dict(seed=seed, split=a.split, max_past=a.max_past, recency_rows=a.max_past) | dict(w.split('=', 1) for w in a.set)))
     minutes, done = cpu_minutes() - began, json.loads((out/'run'/'training.json').read_text())
-    label, request = hand_over(run, out, seed, model)
+    label, request = hand_over(run, out, seed, model, a.start)
     logit, _ = set_logits(run, lambda r: run.data.batch(run.split.test[r]), run.data.sizes[run.split.test], run.catalogue)
     batch = run.data.batch(run.split.test)
     known = (~batch.clicked.isnan() & (batch.exposed > 0)).numpy()
@@ -127,6 +127,14 @@ class Batches:
             mask = np.arange(width) < self.z['length'][of][:, None]
             yield dict(label=torch.from_numpy(self.z['label'][rows])), {n: torch.from_numpy(items[:, :, i].reshape(-1)) for i, n in enumerate(self.names)}, torch.from_numpy(mask).float()
 
+def start_alike(model, std):
+    "Draw the parameters of a model of FuxiCTR as ours are drawn: torch's own start, and tables as long as ours"
+    import torch
+    for m in model.modules():
+        if isinstance(m, torch.nn.Embedding): torch.nn.init.normal_(m.weight, std=std); m.weight.data[0] = 0.     # the padding
+        elif isinstance(m, torch.nn.Linear): m.reset_parameters()
+        elif isinstance(m, torch.nn.PReLU): torch.nn.init.constant_(m.weight, .25)
+
 def peer(folder):
     "Train a model of FuxiCTR on handed-over rows and say its test probabilities"
     import importlib.metadata, logging, torch
@@ -139,6 +147,7 @@ def peer(folder):
     seed_everything(told['seed']); (folder/'rows').mkdir()
     model = getattr(zoo, told['model'])(features, model_id=told['model'], optimizer='adam', loss='binary_crossentropy', metrics=['AUC'], monitor='AUC', monitor_mode='max', reduce_lr_on_plateau=False, verbose=0,
                                         model_root=str(folder), **told['fields'])
+    if told['start'] == 'same': start_alike(model, told['std'])
     with np.load(folder/'data.npz') as f: z = dict(f)
     chunks = lambda rows: [np.array_split(rows, -(-len(rows)//2048))]
     train = Batches(z, list(features.features), [np.split(z[f'rows{e}'], z[f'ends{e}'][:-1]) for e in range(told['epochs'])])
@@ -183,7 +192,8 @@ def print_table(path):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('datasets', nargs='*', metavar='dataset', help=f'any of {", ".join(DATA)}; none: both'); p.add_argument('--models', nargs='+', default=list(OURS), choices=list(OURS)); p.add_argument('--seeds', type=int, default=3); p.add_argument('--first-seed', type=int, default=0)
-    p.add_argument('--users', type=int, default=300, help='of the marketplace'); p.add_argument('--requests', type=float, default=10., help='of each, on average'); p.add_argument('--max-past', type=int, default=20, help='behaviours that a request reads')
+    p.add_argument('--users', type=int, default=500, help='of the marketplace'); p.add_argument('--requests', type=float, default=10., help='of each, on average'); p.add_argument('--max-past', type=int, default=20, help='behaviours that a request reads')
+    p.add_argument('--start', default='same', choices=['same', 'own'], help='how the parameters of FuxiCTR are drawn: as ours, or its own way')
     p.add_argument('--set', nargs='*', default=[], metavar='FIELD=VALUE', help='other fields for our model'); p.add_argument('--table', action='store_true', help='print the comparison, run nothing'); p.add_argument('--bar', action='store_true')
     p.add_argument('--env', type=Path, default=ROOT/'.cache'/'fuxictr', help="FuxiCTR's environment"); p.add_argument('--pip-flags', default='', help='for pip, in one word'); p.add_argument('--peer', type=Path, help=argparse.SUPPRESS)
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'fuxictr_side_by_side.csv')
@@ -197,7 +207,7 @@ def main():
         world = dict(users=a.users, requests=a.requests) if a.dataset == 'marketplace' else dict(users='', requests='')
         for model in a.models:
             for seed in range(a.first_seed, a.first_seed + a.seeds):
-                key = dict(dataset=a.dataset, model=model, set=' '.join(sorted(a.set)), seed=seed, split=a.split, max_past=a.max_past, **world)
+                key = dict(dataset=a.dataset, model=model, start=a.start, set=' '.join(sorted(a.set)), seed=seed, split=a.split, max_past=a.max_past, **world)
                 if any(all(r[k] == str(key[k]) for k in KEY) for r in rows_of(a.out)): continue
                 ds = ds or data(a)
                 add_rows(a.out, FIELDS, [row := run_one(ds, model, seed, a) | key])
