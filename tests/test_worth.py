@@ -88,6 +88,17 @@ def test_a_written_table_comes_back(tmp_path):
     hand().to_csv(tmp_path/'table.csv', index=False)
     pd.testing.assert_frame_equal(read_worth(tmp_path/'table.csv'), hand(), check_dtype=False)
 
+def test_one_world_at_a_time(tmp_path):
+    other = hand().assign(**{'recall@10': 1.})
+    pd.concat([hand().assign(world='shop'), other.assign(world='calm')]).sample(frac=1, random_state=0).to_csv(tmp_path/'table.csv', index=False)
+    for world, want in (('shop', hand()), ('calm', other)):
+        got = read_worth(tmp_path/'table.csv', world)
+        assert set(got['world']) == {world} and list(got.index) == list(range(len(want)))
+        pd.testing.assert_frame_equal(paired_worth(got, 'off').sort_index(), paired_worth(want, 'off').sort_index())
+    assert set(read_worth(tmp_path/'table.csv')['world']) == {'shop'}
+    with pytest.raises(InputError) as e: read_worth(tmp_path/'table.csv', 'clam')
+    assert "no rows of world 'clam'; did you mean 'calm'?" in str(e.value) and str(tmp_path) in str(e.value)
+
 @pytest.mark.parametrize('seeds', [1, 2, 3])
 def test_the_picture_shows_the_table(seeds):
     plt = pytest.importorskip('matplotlib.pyplot'); plt.switch_backend('agg')

@@ -87,17 +87,20 @@ def check_column(table, name, kind, path):
     if bad.any(): raise InputError(f"{path}, column '{name}', row {int(bad.argmax()) + 1}: not a {kind} ({int(bad.sum())} rows)")
     return x.astype(int) if kind == 'whole number' else x
 
-# %% ../../nbs/3_engine/23_worth.ipynb #3c40eea4
+# %% ../../nbs/3_engine/23_worth.ipynb #7ada2dd5
 def read_worth(
-    path,     # table of `benchmarks/ablations.py`
+    path,          # table of `benchmarks/ablations.py`
+    world='shop',  # rows of which marketplace; a table without that column holds only one
 ):
-    "The table of an ablation; `InputError` when it is missing or damaged"
+    "The table of an ablation in one world; `InputError` when it is missing or damaged"
     try: table = pd.read_csv(path, dtype=str)
     except FileNotFoundError: raise InputError(f'{path}: there is no such file; `python benchmarks/ablations.py` writes it') from None
     except (OSError, ValueError) as e: raise InputError(f'{path}: cannot be read as CSV ({str(e)[:150]})') from None
     for name, kind in COLUMNS.items(): table[name] = check_column(table, name, kind, path)
     if table.empty: raise InputError(f'{path}: the table has no rows')
-    return table
+    if 'world' not in table: return table
+    if world not in set(table['world']): raise InputError(f"{path}: no rows of world '{world}'; {did_you_mean(world, sorted(set(table['world'].astype(str))))}")
+    return table[table['world'] == world].reset_index(drop=True)
 
 # %% ../../nbs/3_engine/23_worth.ipynb #a3156754
 def verdict(lo, hi):
