@@ -20,8 +20,8 @@ rate; the fields of SAME. Behind the standard error of a mean over users, test i
    (ours: batch/max_len windows).
  - RecBole's blocks normalise after the residual, read GELU, drop attention weights, too, and score by dot products. Ours normalises before, reads ReLU, and scores cosines over a learned
    temperature (`ids`), or dot products (`ids-dot`). `content` reads the films' features, too; RecBole's SASRec cannot.
- - RecBole's tables start at a standard deviation of 0.02, ours at 1/sqrt(d), six times as much at width 64: Adam, whose steps are of the size of the rate, needs long to forget it. So ours starts
-   at 0.02 here; `ids-start` is the difference that it makes.
+ - RecBole's tables start at a standard deviation of 0.02, and so do ours here (`table_scale`); `ids-start` starts at 1/sqrt(d), six times as much at width 64: Adam, whose steps are of the size
+   of the rate, needs long to forget it.
 RecBole's import of another model switches on autograd's search for anomalies, a third of the time; it is switched off again, which changes no number. Minutes are those of the CPU.
 Reads $HETTRANS_DATA (default ../shared/data). Rows that are in the table already are not run again, so a broken study goes on where it stopped.
 """
@@ -34,9 +34,10 @@ PEER, LOG = 'recbole==1.2.1', 'sorted'
 PINS = ['numpy==1.23.5', 'scipy==1.10.1', 'pandas==1.5.3', 'python-dateutil==4.0.0', 'scikit-learn==1.2.2', 'colorlog==4.7.2', 'colorama==0.4.4', 'texttable==1.7.0', 'pyyaml==6.0.2', 'tqdm==4.67.1', 'tensorboard==2.15.2', 'protobuf==7.36.2']   # what it imports
 SAME = dict(max_len=50, d=64, layers=2, heads=2, ffn=1, dropout=.2, lr=1e-3, epochs=8, patience=2, batch=100)   # ffn in multiples of d and dropout: Kang and McAuley 2018 on MovieLens
 FIXED = dict(preset='paper', loss='softmax', schedule='constant', warmup=0., weight_decay=0., metric='ndcg@10', bar=False)
-VARIANTS = {   # ours: fields of `fit`; std: of the numbers in the tables at the start, None = as hettrans starts them
-    'recbole': None,
-    'ids': dict(content=False, normalise=True, std=.02), 'content': dict(content=True, normalise=True, std=.02), 'ids-dot': dict(content=False, normalise=False, std=.02), 'ids-start': dict(content=False, normalise=True, std=None)}
+START = .16    # length of a row at the start: a standard deviation of 0.02 at width 64
+VARIANTS = {   # ours: fields of `fit`
+    'recbole': None, 'ids': dict(content=False, normalise=True, table_scale=START), 'content': dict(content=True, normalise=True, table_scale=START),
+    'ids-dot': dict(content=False, normalise=False, table_scale=START), 'ids-start': dict(content=False, normalise=True, table_scale=1.)}
 KEEP = {'MALLOC_MMAP_THRESHOLD_': str(1 << 32), 'MALLOC_TRIM_THRESHOLD_': str(1 << 33)}    # glibc keeps the memory of large temporary arrays: three quarters of RecBole's time
 METRICS = ['recall@10', 'ndcg@10']
 FIELDS = ['dataset', 'variant', 'set', 'seed', 'n', *(f'{m}{k}{e}' for k in ('', '_kept') for m in METRICS for e in ('', '_se')), 'valid_ndcg@10', 'best_epoch', 'epochs_run', 'params', 'minutes', 'versions', 'machine']
@@ -62,13 +63,6 @@ def judged(ranks, kept):
 
 # ---- our side -----------------------------------------------------------------------------------------------------------------------------------------------------------------------------------
 
-def start_tables(std, d):
-    "SASRec's configuration has no field for the scale at which its tables start, so it is set where they are made"
-    from functools import partial
-    import hettrans.zoo.sasrec as zoo
-    from hettrans.nn.embed import TokenEmbedding
-    zoo.TokenEmbedding = TokenEmbedding if std is None else partial(TokenEmbedding, table_scale=std*math.sqrt(d))
-
 def run_ours(ds, variant, seed, a):
     "Train ours through the public `fit`, judge it once"
     import torch, hettrans
@@ -76,9 +70,8 @@ def run_ours(ds, variant, seed, a):
     from hettrans.engine.run import count_params
     same, own, _ = settings(variant, a.set)
     out, began = Path(tempfile.mkdtemp(prefix='ours-')), cpu_minutes()
-    windows, fields = max(1, round(same['batch']/same['max_len'])), dict(VARIANTS[variant])
-    start_tables(fields.pop('std'), same['d'])
-    run = hettrans.fit('sasrec', ds, out/'run', **FIXED | same | dict(batch=windows, seed=seed) | fields | own)
+    windows = max(1, round(same['batch']/same['max_len']))
+    run = hettrans.fit('sasrec', ds, out/'run', **FIXED | same | dict(batch=windows, seed=seed) | VARIANTS[variant] | own)
     cases = run.split.test
     ranks, kept = (case_ranks(run.scorer(cases), cases, run.split.log.item_j, k)[0].tolist() for k in (False, True))
     done = json.loads((out/'run'/'training.json').read_text())

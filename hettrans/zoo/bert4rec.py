@@ -69,7 +69,7 @@ class BERT4Rec(SASRec):
         super().__init__(config, tokens)
         d = config.d
         self.position_td = nn.Parameter(.02*torch.randn(config.max_len + 1, d))   # the blank needs a place, too
-        self.mask_d = nn.Parameter(torch.randn(d)/d**.5)
+        self.mask_d = nn.Parameter(config.table_scale*torch.randn(d)/d**.5)
         self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.LayerNorm(d))
         self.allow = allow_all if config.bidirectional else allow_token
 

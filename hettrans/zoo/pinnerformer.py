@@ -103,7 +103,7 @@ class PinnerFormer(SASRec):
         super().__init__(config, tokens)
         c, action = config, [t for t in tokens if t.side == 'behaviour']
         self.item_mlp = SumMLP(len(self.embed.names), c.d) if c.item_mlp else None
-        self.action = TokenEmbedding(action, c.d) if c.actions and action else None
+        self.action = TokenEmbedding(action, c.d, table_scale=c.table_scale) if c.actions and action else None
         self.clock = nn.Linear(2*len(PERIODS) + 2, c.d, bias=False) if c.time_features else None
         self.head = SumMLP(1, c.d)
 

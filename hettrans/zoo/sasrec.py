@@ -20,7 +20,7 @@ __all__ = ['LOSSES', 'PRESETS', 'ASK', 'SASRecConfig', 'SASRec', 'sasrec_vectors
            'drawn_loss', 'softmax_loss', 'log_share', 'batch_loss', 'mixed_loss', 'binary_loss', 'rival_loss',
            'sasrec_loss']
 
-# %% ../../nbs/3_engine/26_sasrec.ipynb #b0870428
+# %% ../../nbs/3_engine/26_sasrec.ipynb #07331a08
 @dataclass(frozen=True)
 class SASRecConfig:
     "Numbers of SASRec, and of the sequence models that share its losses"
@@ -34,13 +34,15 @@ class SASRecConfig:
     content: bool = True     # an item is the sum of its id and its features; False: the id alone, as published
     normalise: bool = True   # scores are cosines over a learned temperature; False: dot products
     tau: float = .07         # temperature at the start
+    table_scale: float = .16 # length of a looked-up token at the start, 0.02 for each of 64 numbers; raw vectors start at 1
     loss: str = 'softmax'    # 'softmax'; 'in_batch': softmax over the batch's own targets; 'mixed': over these and draws; 'binary': yes or no
     negatives: int = 0       # rivals in the loss: 0 = the full catalogue, n = n uniform draws, shared by a batch
     logq: bool = True        # 'in_batch' and 'mixed': correct the logits of rivals for how often an item is one
 
     def __post_init__(self):
         if self.loss not in LOSSES: raise InputError(f'loss = {self.loss!r}; {did_you_mean(self.loss, LOSSES)}')
-        if self.negatives < 0: raise InputError(f'negatives = {self.negatives}: 0 or more expected')
+        for k in ('negatives', 'table_scale'):
+            if not getattr(self, k) >= 0: raise InputError(f'{k} = {getattr(self, k)}: 0 or more expected')
 
 LOSSES = 'softmax', 'in_batch', 'mixed', 'binary'
 
@@ -48,7 +50,7 @@ LOSSES = 'softmax', 'in_batch', 'mixed', 'binary'
 PRESETS = dict(small=dict(lr=2e-3, batch=128, multimodal='raw'), paper=dict(content=False, normalise=False),
                binary=dict(content=False, normalise=False, loss='binary'))
 
-# %% ../../nbs/3_engine/26_sasrec.ipynb #34404728
+# %% ../../nbs/3_engine/26_sasrec.ipynb #f8015041
 class SASRec(nn.Module):
     "Item vectors in, item vectors out: the same table on both sides"
     def __init__(self,
@@ -57,7 +59,7 @@ class SASRec(nn.Module):
     ):
         super().__init__()
         c, item = config, [t for t in tokens if t.side == 'item']
-        self.config, self.embed = c, TokenEmbedding(item if c.content else item[:1], c.d)
+        self.config, self.embed = c, TokenEmbedding(item if c.content else item[:1], c.d, table_scale=c.table_scale)
         self.position_td = nn.Parameter(.02*torch.randn(c.max_len, c.d))
         self.dropout = nn.Dropout(c.dropout)
         self.stack = CausalStack(c.layers, c.d, c.heads, ffn=c.ffn, dropout=c.dropout, norm=c.norm, time_gap=False)
