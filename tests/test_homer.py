@@ -339,3 +339,24 @@ def test_alike_starts_with_keys_that_are_queries():
     a, b = make(alike=2., cross_item=False).state_dict(), make(cross_item=False).state_dict()
     assert all(torch.equal(a[k], b[k]) for k in b)
     with pytest.raises(InputError, match='alike = -1'): HoMerConfig(alike=-1)
+
+@pytest.mark.parametrize('fields', [{}, dict(domain_item=False), dict(domain_user=False, domain_context=False), dict(cross_item=False), dict(age_rows=20)], ids=str)
+def test_alike_past_starts_with_behaviours_that_look_like_candidates(fields):
+    "With `alike_past` a feature has the same columns in a behaviour and in a candidate, keys of the first user-item block are its queries, and nothing else differs from the plain start"
+    def make(**more): torch.manual_seed(0); return HoMer(HoMerConfig(d=16, d_embed=4, heads=2, **fields, **more), TOKENS)
+    m, plain = make(alike_past=.5), make()
+    past, width = m.encoder.tokens, lambda *sides: m.tables.width(sides)
+    at, columns = 0, dict(item=m.set_tokens.of_candidate.weight[:, :width('item')], cross=m.set_tokens.of_candidate.weight[:, width('item'):],
+                          user=m.set_tokens.of_request.weight[:, :width('user')], context=m.set_tokens.of_request.weight[:, width('user'):])
+    for side in past.sides:
+        assert width(side) and torch.equal(past.of_features.weight[:, at:at + width(side)], columns[side]); at += width(side)
+    block = m.decoder.user_item[0]
+    assert torch.equal(block.w_kv.weight[:16], block.w_q.weight) and torch.equal(block.w_q.weight, .5*plain.decoder.user_item[0].w_q.weight)
+    changed = {k for k, v in m.state_dict().items() if not torch.equal(v, plain.state_dict()[k])}
+    assert changed == {'encoder.tokens.of_features.weight', *(f'decoder.user_item.0.{k}' for k in ('w_q.weight', 'w_kv.weight', 'w_kv.bias'))}
+
+def test_alike_past_without_a_past_to_read():
+    "Where nothing of a behaviour enters, or no block reads it, `alike_past` has nothing to start"
+    HoMer(HoMerConfig(d=16, heads=2, alike_past=1., **{f'domain_{s}': False for s in SIDES}), TOKENS)
+    assert not HoMer(HoMerConfig(d=16, heads=2, alike_past=1., user_layers=0), TOKENS).decoder.user_item
+    with pytest.raises(InputError, match='alike_past = -1'): HoMerConfig(alike_past=-1)

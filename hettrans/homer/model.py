@@ -14,9 +14,9 @@ from ..nn.silu import Pairs, silu_weights
 
 # %% auto #0
 __all__ = ['SCALES', 'LEAST', 'PRESETS', 'HoMerConfig', 'check_config', 'Encoded', 'HoMerOutput', 'HoMer', 'score_head',
-           'start_alike', 'homer_loss', 'attention_maps']
+           'keys_of_queries', 'start_alike', 'start_likewise', 'homer_loss', 'attention_maps']
 
-# %% ../../nbs/5_homer/56_homer.ipynb #02e3f911
+# %% ../../nbs/5_homer/56_homer.ipynb #04fb5dee
 @dataclass(frozen=True)
 class HoMerConfig:
     "Every choice of HoMer"
@@ -42,7 +42,8 @@ class HoMerConfig:
     domain_cross: bool = True    # user-item features do
     domain_context: bool = True  # context features do
     table_scale: float = 1.      # length of a looked-up embedding at the start
-    alike: float = 0.            # candidates read their likes at the start, the more the larger; 0 = queries and keys are drawn apart (the paper)
+    alike: float = 0.            # candidates read their likes in the set at the start, the more the larger; 0 = queries and keys are drawn apart (the paper)
+    alike_past: float = 0.       # the same for their likes in the past
 
     def __post_init__(self): check_config(self)
     @property
@@ -55,9 +56,9 @@ class HoMerConfig:
         cross, user = (self.decoder_layers if n < 0 else n for n in (self.cross_layers, self.user_layers))
         return cross if self.cross_item else 0, user
 
-# %% ../../nbs/5_homer/56_homer.ipynb #27b35a24
+# %% ../../nbs/5_homer/56_homer.ipynb #a183e276
 SCALES = {'1/n': 1., '1/sqrt(n)': .5, 'none': 0.}
-LEAST = dict(d_embed=1, d=1, heads=0, encoder_layers=0, decoder_layers=0, cross_layers=-1, user_layers=-1, impression=0, max_past=0, recency_rows=1, position_rows=1, age_rows=0, table_scale=0, alike=0)
+LEAST = dict(d_embed=1, d=1, heads=0, encoder_layers=0, decoder_layers=0, cross_layers=-1, user_layers=-1, impression=0, max_past=0, recency_rows=1, position_rows=1, age_rows=0, table_scale=0, alike=0, alike_past=0)
 
 def check_config(c:HoMerConfig):
     "`InputError` for the first field that makes no sense"
@@ -82,7 +83,7 @@ class HoMerOutput:
     click_n: Tensor           # that it is clicked, if it is exposed
     exposure_n: Tensor|None   # that it is exposed; None where impression = 0
 
-# %% ../../nbs/5_homer/56_homer.ipynb #984fcfcf
+# %% ../../nbs/5_homer/56_homer.ipynb #5c1b5519
 class HoMer(nn.Module):
     "Panoramic past and candidate set to logits of click and exposure (HoMer 4.3)"
     config_class = HoMerConfig
@@ -97,7 +98,7 @@ class HoMer(nn.Module):
         self.dropout = nn.Dropout(c.input_dropout)
         self.click_head = score_head(c.d)
         self.exposure_head = score_head(c.d) if c.impression else None
-        if c.alike and self.decoder.cross_item: start_alike(self, c.alike)
+        start_alike(self)
 
     def encode(self, batch, catalogue:dict) -> Encoded:
         "What does not depend on the candidates"
@@ -119,14 +120,30 @@ def score_head(d:int)->nn.Module:
     "Two layers to one logit per candidate (HoMer Eq. 12, 13)"
     return nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 1))
 
-# %% ../../nbs/5_homer/56_homer.ipynb #3e6027cf
-def start_alike(model:HoMer, length:float):
-    "Begin with candidates that read their likes: keys are queries, and what all of a request share is small"
-    block, shared = model.decoder.cross_item[0], model.set_tokens.of_request
+# %% ../../nbs/5_homer/56_homer.ipynb #ddca0814
+def keys_of_queries(block, length:float):
+    "Begin with keys that are queries, both `length` times as long"
+    block.w_q.weight *= length
+    block.w_kv.weight[:len(block.w_q.weight)], block.w_kv.bias[:len(block.w_q.weight)] = block.w_q.weight, block.w_q.bias
+
+def start_alike(model:HoMer):
+    "Begin with candidates that read their likes in the set (`alike`) and in the past (`alike_past`)"
+    c, shared, cross, user = model.config, model.set_tokens.of_request, model.decoder.cross_item, model.decoder.user_item
     with torch.no_grad():
-        block.w_q.weight *= length
-        block.w_kv.weight[:model.config.d], block.w_kv.bias[:model.config.d] = block.w_q.weight, block.w_q.bias
-        if shared is not None: shared.weight *= .1; shared.bias *= .1
+        if c.alike and cross:
+            keys_of_queries(cross[0], c.alike)
+            if shared is not None: shared.weight *= .1; shared.bias *= .1
+        if c.alike_past and user: keys_of_queries(user[0], c.alike_past); start_likewise(model)
+
+# %% ../../nbs/5_homer/56_homer.ipynb #7e15f1d9
+def start_likewise(model:HoMer):
+    "Begin with behaviours that look like a candidate with the same features"
+    tokens, past, of, at = model.set_tokens, model.encoder.tokens, {}, 0
+    for layer, sides in ((tokens.of_candidate, ('item', 'cross')), (tokens.of_request, ('user', 'context'))):
+        if layer is not None: of |= dict(zip(sides, layer.weight.split([model.tables.width((s,)) for s in sides], 1)))
+    for s in past.sides:
+        if n := model.tables.width((s,)): past.of_features.weight[:, at:at + n] = of[s]
+        at += n
 
 # %% ../../nbs/5_homer/56_homer.ipynb #72714054
 def homer_loss(model:HoMer, output:HoMerOutput, batch, catalogue:dict) -> Tensor:
@@ -158,4 +175,4 @@ def attention_maps(
 PRESETS = dict(
     paper=dict(d=512, d_embed=32, encoder_layers=8, decoder_layers=16, lr=1e-4, epochs=1, warmup=0., schedule='constant'),
     small=dict(d=64, d_embed=16, encoder_layers=1, decoder_layers=2, dropout=.1, lr=1e-3, epochs=10, batch=64, weight_decay=.01),
-    shop=dict(d=64, d_embed=16, heads=4, encoder_layers=1, decoder_layers=2, scale='1/sqrt(n)', alike=3., impression=0., lr=3e-3, epochs=5, batch=64, weight_decay=.01))
+    shop=dict(d=64, d_embed=16, heads=1, encoder_layers=1, decoder_layers=2, alike=3., impression=0., lr=3e-3, epochs=8, batch=64, weight_decay=.01))
