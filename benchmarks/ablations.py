@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 import numpy as np
-import pandas as pd
 from torch import nn
+from hettrans.cli import oracle_scorer
 from hettrans.data.dataset import from_frames, open_dataset
 from hettrans.engine.evaluate import case_ranks
 from hettrans.engine.metrics import case_values
@@ -99,12 +99,6 @@ def beside(run, ranks, reasons, asked):
         for steps in (2, 3): yield f'plans, {steps} ahead', *measured(*ahead(run, cases, steps), reasons[log.row_j[cases.end_c]] == 'plans')
     if 'unmet' in asked: yield 'never met', *measured(*ranks, ~np.isin(cases.targets, log.item_j[run.split.train_rows]))
 
-def true_scores(ds, split):
-    "The simulator's own probabilities of all items, some cases at a time"
-    users, cases = pd.Index(ds.truth.users['user_id']), split.test
-    user_c, position_c = users.get_indexer(split.log.user_keys[cases.user_c]), cases.end_c - split.log.offsets[cases.user_c]
-    for c in np.array_split(np.arange(len(cases)), 8): yield c, ds.truth.oracle_scores(user_c[c], position_c[c])
-
 def make_run(w, variant, ds, seed, out, bar):
     "The trained run of a variant (the counted one of a bar) and what its training says of itself"
     if variant in BARS: return fit('item-graph', ds, out), {}
@@ -120,7 +114,7 @@ def run_one(world, variant, seed, a):
     run, said = make_run(w, variant, ds, seed, out/'run', a.bar)
     shutil.rmtree(out)
     reasons, cases = ds.truth.truth['reason'].to_numpy().astype(str), run.split.test
-    ranks = case_ranks(true_scores(ds, run.split) if variant == 'oracle' else run.scorer(cases), cases, run.split.log.item_j)[:2]
+    ranks = case_ranks(oracle_scorer(ds, run.split) if variant == 'oracle' else run.scorer(cases), cases, run.split.log.item_j)[:2]
     for reason, n, recall, ndcg in (*by_reason(ranks, cases, run.split, reasons), *beside(run, ranks, reasons, w.beside)):
         yield dict(world=world, variant=variant, seed=seed, reason=reason, n=n, minutes=round((time.time() - began)/60, 1), users=dials['users'], items=dials['items'], **said) | {'recall@10': round(recall, 5), 'ndcg@10': round(ndcg, 5)}
 

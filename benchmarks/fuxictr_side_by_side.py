@@ -20,10 +20,10 @@ Marketplace: the dense pages of the quickstart (every candidate is shown; seed 1
 (default ../shared/data/ml-100k). Test AUC over exposed candidates; the interval of a difference is a paired bootstrap by request, the one of a mean Student's over seeds. Rows that are in the table are
 not run again.
 """
-import argparse, json, math, os, resource, shutil, subprocess, sys, tempfile
+import argparse, json, os, resource, shutil, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np
-from results_table import add_rows, machine, rows_of
+from results_table import add_rows, machine, rows_of, seed_mean
 
 ROOT = Path(__file__).parents[1]
 PINS = ['torch==2.13.0', 'numpy==2.4.6', 'pandas==3.1.1', 'scikit-learn==1.9.1', 'pyyaml==6.0.3', 'tqdm==4.70.1', 'pyarrow==26.0.1', 'polars==2.1.0', 'h5py==3.16.0', 'ray==2.60.0']    # what fuxictr.pytorch imports
@@ -189,8 +189,6 @@ def make_environment(folder, flags):
 
 # ---- both -------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------
 
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}     # Student's t, by degrees of freedom
-
 def print_table(path):
     "Every run of the CSV, then the mean of the seeds"
     groups = {}
@@ -198,9 +196,8 @@ def print_table(path):
     for (dataset, model, *more), rows in groups.items():
         print(f"\n{dataset} {model} ({' '.join(x for x in more if x)}; {rows[0]['n']} test rows; parameters ours {rows[0]['params_hettrans']} ({rows[0]['dense_params_hettrans']} without tables), FuxiCTR's {rows[0]['params_fuxictr']} ({rows[0]['dense_params_fuxictr']}); {rows[0]['versions']})")
         for r in rows: print(f"  seed {r['seed']}: ours {float(r['auc_hettrans']):.4f}, FuxiCTR {float(r['auc_fuxictr']):.4f}, difference {float(r['difference']):+.4f} [{float(r['difference_lo']):+.4f}, {float(r['difference_hi']):+.4f}] by request, {r['minutes_hettrans']} and {r['minutes_fuxictr']} min")
-        d, n = np.array([float(r['difference']) for r in rows]), len(rows)
-        mean = {s: np.mean([float(r[f'auc_{s}']) for r in rows]) for s in SIDES}; half = T95.get(n - 1, math.nan)*d.std(ddof=1)/math.sqrt(n) if n > 1 else math.nan
-        print(f"  mean of {n}: ours {mean['hettrans']:.4f}, FuxiCTR {mean['fuxictr']:.4f}, difference {d.mean():+.4f} [{d.mean() - half:+.4f}, {d.mean() + half:+.4f}] over seeds")
+        mean, (d, half) = {s: np.mean([float(r[f'auc_{s}']) for r in rows]) for s in SIDES}, seed_mean([float(r['difference']) for r in rows])
+        print(f"  mean of {len(rows)}: ours {mean['hettrans']:.4f}, FuxiCTR {mean['fuxictr']:.4f}, difference {d:+.4f} [{d - half:+.4f}, {d + half:+.4f}] over seeds")
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

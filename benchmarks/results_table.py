@@ -1,4 +1,4 @@
-"The tables of benchmarks/results: read the rows that are there, add rows, and say on what they were measured"
+"The tables of benchmarks/results: read the rows that are there, add rows, say on what they were measured, and what several seeds say together"
 import csv, os, platform
 
 def machine(): return f'{platform.machine()}, {os.environ.get("OMP_NUM_THREADS", os.cpu_count())} threads'
@@ -15,3 +15,9 @@ def add_rows(path, fields, rows):
         w = csv.DictWriter(f, fields)
         if new: w.writeheader()
         w.writerows(rows)
+
+def seed_mean(values):
+    "Mean over seeds and the half width of its 95% t-interval, NaN for one seed"
+    import numpy as np
+    from hettrans.viz.worth import t_factor        # not at the top: the environments of other libraries read this file, too
+    return np.mean(values), t_factor(len(values))*np.std(values, ddof=1)/len(values)**.5 if len(values) > 1 else float('nan')

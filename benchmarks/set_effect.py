@@ -21,9 +21,8 @@ from hettrans.data.dataset import from_frames
 from hettrans.data.marketplace import STYLES, MarketConfig, simulate
 from hettrans.data.pages import PageConfig, marketplace_with_requests
 from hettrans.engine.run import fit
-from hettrans.viz.worth import t_factor
 from hettrans.zoo.rank_parts import request_cost
-from results_table import add_rows, rows_of
+from results_table import add_rows, rows_of, seed_mean
 
 ROOT = Path(__file__).parents[1]
 DENSE = {k: v for k, v in Quickstart().dials().items() if k not in ('users', 'requests')}     # the pages of the quickstart, at the sizes of the study
@@ -71,10 +70,9 @@ def print_table(path):
         auc = of.pivot(index='seed', columns='variant', values='auc').assign(oracle=of.groupby('seed').oracle_auc.first())
         print(f"\n{name}, {len(auc)} seeds: " + ', '.join(f'{k} {x:.4f}' for k, x in auc.mean().items()))
         for other in auc.columns.drop([base, 'oracle']):
-            d = (auc[base] - auc[other]).dropna()
-            half = t_factor(len(d))*d.std(ddof=1)/len(d)**.5 if len(d) > 1 else float('nan')
+            mean, half = seed_mean((auc[base] - auc[other]).dropna())
             share = ((auc[base] - auc[other])/(auc.oracle - auc[other])).dropna()
-            print(f"  {base} - {other}: {d.mean():.4f} [{d.mean() - half:.4f}, {d.mean() + half:.4f}]; of the gap from {other} to the oracle it closes {share.mean():.0%} (" + ', '.join(f'{x:.0%}' for x in share) + ')')
+            print(f"  {base} - {other}: {mean:.4f} [{mean - half:.4f}, {mean + half:.4f}]; of the gap from {other} to the oracle it closes {share.mean():.0%} (" + ', '.join(f'{x:.0%}' for x in share) + ')')
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -12,11 +12,11 @@ One CSV row per run; rows that are in the table already are not run again, so a 
 """
 import argparse, os, tempfile
 from pathlib import Path
-import numpy as np, pandas as pd
+import pandas as pd
 from hettrans.data.dataset import open_dataset
 from hettrans.data.public import import_public
-from hettrans.viz.worth import t_factor
 from real_data import ROOT, key, rows_of, run
+from results_table import seed_mean
 
 VARIANTS = {   # name -> (model, its preset, fields that differ, time of the request)
     'popularity': ('popularity', 'auto', {}, 'unknown'),
@@ -69,7 +69,7 @@ def table(ds, a, metric):
     "Mean of the seeds and its 95% t-interval; the same for the paired difference to the first variant"
     found = {key(r): float(r[metric]) for r in rows_of(a.out)}
     value = {v: {s: found[k] for s in range(a.first_seed, a.first_seed + a.seeds) if (k := wanted(ds, v, s, a)) in found} for v in a.variants}
-    def about(x): return dict(mean=np.mean(x), half=t_factor(len(x))*np.std(x, ddof=1)/len(x)**.5 if len(x) > 1 else float('nan'))
+    def about(x): return dict(zip(('mean', 'half'), seed_mean(x)))
     rows = {}
     for v, by_seed in value.items():
         if not by_seed: continue

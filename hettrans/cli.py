@@ -43,17 +43,21 @@ def cards(run, table)->str:
     t = run.ds.schema.tables['items']
     return '\n'.join(f"{r['rank']:3}. {card(r, t.features)}" + f"   ({t.roles['key']} {r[t.roles['key']]}, score {r['score']:.3f})" for _, r in table.iterrows())
 
-def oracle_metrics(ds, split, keep_seen:bool=False)->dict:
-    "What the simulator's own probabilities reach on the test cases"
+def oracle_scorer(ds, split):
+    "The simulator's own probabilities of all items on the test cases, some cases at a time"
     import numpy as np
     import pandas as pd
-    from hettrans.engine.evaluate import judge
     market = getattr(ds.truth, 'market', ds.truth)    # of a shop with a ranking log
     users = pd.Index(market.users[ds.schema.tables['users'].roles['key']].astype(str))
     cases, log = split.test, split.log
     user_c, position_c = users.get_indexer(log.user_keys[cases.user_c]), cases.end_c - log.offsets[cases.user_c]
     parts = np.array_split(np.arange(len(cases)), max(1, len(cases)//256))
-    return judge(((c, market.oracle_scores(user_c[c], position_c[c])) for c in parts), cases, log.item_j, keep_seen)
+    return ((c, market.oracle_scores(user_c[c], position_c[c])) for c in parts)
+
+def oracle_metrics(ds, split, keep_seen:bool=False)->dict:
+    "What the simulator's own probabilities reach on the test cases"
+    from hettrans.engine.evaluate import judge
+    return judge(oracle_scorer(ds, split), split.test, split.log.item_j, keep_seen)
 
 def judge_guess(run, guess)->dict:
     "Metrics of any guess on the test candidates of a ranking run; `guess`: rows of the log's candidates -> probabilities of a click"
