@@ -34,6 +34,8 @@ BAD = {   # name: (files to change, what the line must contain)
     'feature without kind':    (sub('schema.toml', 'features.age = { kind = "categorical" }', 'features.age = {}'), ['schema.toml', '[users]', 'features.age', 'kind']),
     'feature as text':         (sub('schema.toml', 'features.age = { kind = "categorical" }', 'features.age = "categorical"'), ['schema.toml', '[users]', 'features.age']),
     'unknown key of a feature': (sub('schema.toml', '{ kind = "vector" }', '{ kind = "vector", width = 2 }'), ['schema.toml', 'features.image', 'width']),
+    'unknown side':            (sub('schema.toml', '[candidates]', 'features.hour = { kind = "categorical", side = "usr" }\n[candidates]'), ['schema.toml', '[requests]', 'features.hour.side', "did you mean 'user'"]),
+    'side of a profile':       (sub('schema.toml', 'features.age = { kind = "categorical" }', 'features.age = { kind = "categorical", side = "user" }'), ['schema.toml', '[users]', 'features.age', "'side'"]),
     'missing role':            (sub('schema.toml', 'order = "position"\n', '') | sub('schema.toml', 'time = "timestamp"\norder', 'order'), ['schema.toml', '[interactions]', "'time'"]),
     'role is a number':        (sub('schema.toml', 'key = "request_id"', 'key = 5'), ['schema.toml', '[requests]', 'key']),
     'unknown key':             (sub('schema.toml', 'order = "position"', 'ordre = "position"'), ['schema.toml', '[interactions]', "'ordre'", "did you mean 'order'"]),

@@ -8,7 +8,7 @@ from hettrans.data.batches import SequenceBatch
 from hettrans.data.encode import TokenSpec
 from hettrans.data.schema import InputError
 from hettrans.engine.loop import read_tensors, write_tensors
-from hettrans.heterrec.model import PRESETS, HeterRec, HeterRecConfig, heterrec_loss, negative_log_q
+from hettrans.heterrec.model import PRESETS, UNKNOWN, HeterRec, HeterRecConfig, heterrec_loss, hide_ids, negative_log_q
 
 V = 9
 ITEM = [TokenSpec('item_id', 'table', V + 2, 1, 0), TokenSpec('brand', 'table', 5, 1, 0), TokenSpec('title', 'pieces', 6, 2, 0), TokenSpec('image', 'vector', 0, 1, 3)]
@@ -197,3 +197,13 @@ def test_presets_are_configurations():
     for preset in PRESETS.values(): HeterRecConfig(**{k: v for k, v in preset.items() if k in fields})
     literal = HeterRecConfig(**{k: v for k, v in PRESETS['paper'].items() if k in fields})
     assert (literal.negatives, literal.steps, literal.margin, literal.norm, literal.mask, literal.zero_logit, literal.logq) == ('in_batch', 3, 1., 'post', 'item_block', True, False)
+
+def test_only_ids_are_hidden():
+    "Without an id the first feature belongs to many items: it stays, whatever `id_dropout` is"
+    g = torch.Generator().manual_seed(0)
+    codes, model = catalogue(g), build(replace(SMALL, id_dropout=.5)).train()
+    hidden = hide_ids(model, codes, codes)['item_id']
+    assert 0 < int((hidden == UNKNOWN).sum()) < len(hidden) and torch.equal(hidden[hidden != UNKNOWN], codes['item_id'][hidden != UNKNOWN])
+    assert hide_ids(model.eval(), codes, codes) is codes
+    model = build(replace(SMALL, id_dropout=.5), (*ITEM[1:], ACTION)).train()
+    assert model.htfl.item.names[0] == 'brand' and hide_ids(model, codes, codes) is codes

@@ -15,10 +15,10 @@ quick, slow = settings(max_examples=15, deadline=None), settings(max_examples=6,
 seeds = st.integers(0, 2**31)
 cat, num = dict(kind='categorical'), dict(kind='numerical')
 
-def schema(exposed=True, position=True, users=True, order=None):
+def schema(exposed=True, position=True, users=True, recorded=False):
     "All four domains; `kind` is a feature of items and of users, so that one name is taken twice"
     out = dict(name='random', items=dict(key='item', features=dict(kind=cat, size=num)), users=dict(key='user', features=dict(kind=cat, age=num)),
-               requests=dict(key='request', user='user', time='when', features=dict(device=cat)),
+               requests=dict(key='request', user='user', time='when', features=dict(device=cat | (dict(side='user') if recorded else {}))),
                candidates=dict(request='request', item='item', clicked='clicked', exposed='exposed', position='place', features=dict(price=num, shelf=cat)))
     if not users: out.pop('users')
     if not exposed: out['candidates'].pop('exposed')
@@ -45,7 +45,7 @@ def shop(seed, most=6, grouped=False, **roles):
     return from_frames(s, {t: d for t, d in tables.items() if t in s})
 
 @st.composite
-def shops(draw, **kw): return shop(draw(seeds), **dict(exposed=draw(st.booleans()), position=draw(st.booleans()), users=draw(st.booleans())) | kw)
+def shops(draw, **kw): return shop(draw(seeds), **dict(exposed=draw(st.booleans()), position=draw(st.booleans()), users=draw(st.booleans()), recorded=draw(st.booleans())) | kw)
 
 def everything(log): return RequestSplit(log, np.arange(len(log)), np.arange(0), np.arange(0), 'all')
 def pasts(past):
@@ -197,15 +197,27 @@ def test_the_encoder_knows_only_training(ds, seed):
     c.loc[c.index[log.row_n[rows]], ['price', 'shelf']] = 77., 'new'
     changed = from_frames(ds.schema, ds.tables | dict(requests=r, candidates=c))
     a, b = fit_request_encoder(ds, split), fit_request_encoder(changed, split)
-    for side, t in (('context', r), ('cross', c)):
+    where = 'recorded' if ds.schema.tables['requests'].of_user else 'context'
+    for side, t in ((where, r), ('cross', c)):
         x, y = a.encode(t, side), b.encode(t, side)
         for k in x: assert_close(x[k], y[k])
-    if len(other): assert (a.encode(r, 'context')['device'][other] == 1).all()
+    if len(other): assert (a.encode(r, where)['device'][other] == 1).all()
     assert [(t.name, t.side) for t in a.tokens] == [('item', 'item'), ('kind', 'item'), ('size', 'item'), *([('user_kind', 'user'), ('age', 'user')] if ds.users is not None else []),
-                                                    ('device', 'context'), ('price', 'cross'), ('shelf', 'cross')]
+                                                    ('device', 'context' if where == 'context' else 'user'), ('price', 'cross'), ('shelf', 'cross')]
 
-def test_the_encoder_is_saved_and_loaded(tmp_path):
-    ds = shop(5)
+@quick
+@given(seeds, st.booleans())
+def test_what_a_request_records_of_its_user_moves_to_the_user(seed, users):
+    "`side = 'user'` changes whose feature it is, and not one code; a behaviour keeps what was recorded at its own request"
+    a, b = (shop(seed, users=users, recorded=recorded) for recorded in (False, True))
+    x, y = (request_data(ds, fit_request_encoder(ds, everything(read_log(ds)))) for ds in (a, b))
+    every = np.arange(len(x)); x, y = x.batch(every), y.batch(every)
+    same_batch(y, replace(x, user=x.user | x.context, context={}, past_user=x.past_user | x.past_context, past_context={}))
+    assert 'device' in y.user and 'device' in y.past_user
+
+@pytest.mark.parametrize('recorded', [False, True])
+def test_the_encoder_is_saved_and_loaded(tmp_path, recorded):
+    ds = shop(5, recorded=recorded)
     a = fit_request_encoder(ds, everything(read_log(ds)), EncodeConfig(bins=3), user_id=True)
     a.save(tmp_path)
     b = Encoder.load(tmp_path)
@@ -236,7 +248,7 @@ def batch_loop(ds, encoder, which, keep, positions, requests):
     spec, c = past_loop(log, which, keep), ds.candidates
     codes = lambda side, table, rows: {k: torch.cat([v, torch.zeros(0, *v.shape[1:], dtype=v.dtype)]) for k, v in encoder.encode(table.iloc[rows], side).items()}
     users = None if ds.users is None else ds.users.set_index('user').reindex(ds.requests.user).reset_index()
-    user = lambda rows: {} if users is None else codes('user', users, rows)
+    user = lambda rows: ({} if users is None else codes('user', users, rows)) | codes('recorded', ds.requests, rows)
     n = [i for r in requests for i in range(log.offsets[r], log.offsets[r + 1])]
     j = [i for r in requests for i in spec[r]]
     q = [int(log.request_n[i]) for i in j]

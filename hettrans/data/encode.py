@@ -434,11 +434,11 @@ class Feature:
     "One feature and its fitted coder"
     name: str        # of the token
     column: str      # where its values are
-    side: str        # 'item', 'behaviour', 'user', 'context' or 'cross'
+    side: str        # 'item', 'behaviour', 'user', 'context', 'cross', or 'recorded': of the user, as it stood at each request
     coder: object
 
     @property
-    def token(self)->TokenSpec: return TokenSpec(self.name, **self.coder.spec(), side=self.side)
+    def token(self)->TokenSpec: return TokenSpec(self.name, **self.coder.spec(), side='user' if self.side == 'recorded' else self.side)
 
 def column_of(df, column):
     "A column of a table, or an `InputError`"

@@ -14,10 +14,10 @@ from .schema import InputError, Schema
 from .sequences import gather_ranges
 
 # %% auto #0
-__all__ = ['SIDES', 'RequestSplit', 'train_rows', 'global_parts', 'user_parts', 'split_requests', 'training_tables',
-           'fit_request_encoder', 'encode_pieces', 'profiles', 'request_codes', 'RequestBatch', 'map_batch', 'to',
-           'RequestData', 'look_up', 'sizes', 'batch', 'request_data', 'append_data', 'stream_data', 'late_behaviours',
-           'check_batch', 'request_batches']
+__all__ = ['SIDES', 'RequestSplit', 'train_rows', 'global_parts', 'user_parts', 'split_requests', 'side_features',
+           'training_tables', 'fit_request_encoder', 'encode_pieces', 'profiles', 'request_codes', 'RequestBatch',
+           'map_batch', 'to', 'RequestData', 'look_up', 'user_codes', 'sizes', 'batch', 'request_data', 'append_data',
+           'stream_data', 'late_behaviours', 'check_batch', 'request_batches']
 
 # %% ../../nbs/5_homer/51_requests.ipynb #5a95ff55
 @dataclass
@@ -74,7 +74,12 @@ def split_requests(
     return split
 
 # %% ../../nbs/5_homer/51_requests.ipynb #48b8fe36
-SIDES = dict(user='users', context='requests', cross='candidates')    # side of a feature -> its table; items are the side 'item'
+SIDES = dict(user='users', context='requests', recorded='requests', cross='candidates')    # side of a feature -> its table; items are the side 'item'. Recorded: of the user, as it stood then
+
+def side_features(schema:Schema, side)->dict[str, str]:
+    "Columns and kinds of a side; in the requests, `side = \"user\"` tells the user's from the moment's"
+    t = schema.tables.get(SIDES[side])
+    return {f: k for f, k in t.features.items() if (f in t.of_user) == (side == 'recorded')} if t else {}
 
 def training_tables(ds:Dataset, split:RequestSplit):
     "Rows of users, requests and candidates that training requests bring"
@@ -102,13 +107,14 @@ def fit_request_encoder(
         add(key, 'user', Vocabulary.fit(ds.requests[key].iloc[split.train], key, config.min_count))
     rows = training_tables(ds, split)
     for side, table in SIDES.items():
-        for f, kind in (ds.schema.tables[table].features if table in rows else {}).items(): add(f, side, fit_coder(column_of(rows[table], f), f, kind, config))
+        for f, kind in (side_features(ds.schema, side) if table in rows else {}).items(): add(f, side, fit_coder(column_of(rows[table], f), f, kind, config))
     return Encoder(out, config)
 
 # %% ../../nbs/5_homer/51_requests.ipynb #893acdb6
 def encode_pieces(encoder:Encoder, side, pieces):
     "Codes of a table that comes in pieces, in the smallest integers that hold them"
-    small = {t.name: torch.float32 if t.kind == 'vector' else torch.int16 if t.rows < 2**15 else torch.int32 for t in encoder.tokens if t.side == side}
+    mine = [f.token for f in encoder.features if f.side == side]
+    small = {t.name: torch.float32 if t.kind == 'vector' else torch.int16 if t.rows < 2**15 else torch.int32 for t in mine}
     parts = [{k: v.to(small[k]) for k, v in encoder.encode(df, side).items()} for df in pieces]
     return {k: torch.cat([p[k] for p in parts]) for k in small}
 
@@ -126,9 +132,9 @@ def request_codes(
     schema:Schema,
     pieces,          # (table, columns) -> clean data frames, one after another
 ):
-    "Side -> name -> codes: 'user' in the order of `log.users`, 'context' of the requests, 'cross' of the log's candidates"
+    "Side -> name -> codes: 'user' in the order of `log.users`, 'context' and 'recorded' of the requests, 'cross' of the log's candidates"
     columns = {side: [f.column for f in encoder.features if f.side == side] for side in SIDES}
-    out = {s: encode_pieces(encoder, s, pieces(SIDES[s], columns[s])) if columns[s] else {} for s in ('context', 'cross')}
+    out = {s: encode_pieces(encoder, s, pieces(SIDES[s], columns[s])) if columns[s] else {} for s in ('context', 'recorded', 'cross')}
     out['cross'] = {k: v[torch.from_numpy(log.row_n)] for k, v in out['cross'].items()}
     key, ident = schema.tables['users'].roles['key'] if 'users' in schema.tables else None, schema.tables['requests'].roles['user']
     wanted = [c for c in columns['user'] if c != ident]
@@ -192,12 +198,16 @@ def look_up(self:RequestData, side, rows):
     "Codes of some rows of a side, ready for an embedding"
     return {k: v[rows] if v.is_floating_point() else v[rows].long() for k, v in self.codes[side].items()}
 
+def user_codes(self:RequestData, r):
+    "Codes of the users of some requests: their profile, and what was recorded of them then"
+    return self.look_up('user', self.users[r]) | self.look_up('recorded', r)
+
 def sizes(self:RequestData):
     "Rows of each request: candidates and past behaviours"
     start, end = self.past.spans(np.arange(len(self.log)))
     return np.diff(self.log.offsets) + end - start
 
-RequestData.look_up, RequestData.sizes = look_up, property(sizes)
+RequestData.look_up, RequestData.user_codes, RequestData.sizes = look_up, user_codes, property(sizes)
 
 # %% ../../nbs/5_homer/51_requests.ipynb #ad366efb
 def batch(self:RequestData,
@@ -209,8 +219,8 @@ def batch(self:RequestData,
     j, past_offsets = gather_ranges(*self.past.spans(r))
     r, m, q = (torch.from_numpy(x) for x in (r, self.past.row_j[j], self.past.request_j[j]))     # m: candidate of each behaviour, q: its request
     label = self.clicked[n].float()
-    return RequestBatch(offsets, self.items[n].long(), self.look_up('cross', n), self.look_up('user', self.users[r]), self.look_up('context', r), self.times[r],
-        torch.from_numpy(past_offsets), self.items[m].long(), self.look_up('cross', m), self.look_up('user', self.users[q]), self.look_up('context', q),
+    return RequestBatch(offsets, self.items[n].long(), self.look_up('cross', n), self.user_codes(r), self.look_up('context', r), self.times[r],
+        torch.from_numpy(past_offsets), self.items[m].long(), self.look_up('cross', m), self.user_codes(q), self.look_up('context', q),
         self.place[m], self.clicked[m].clamp_min(0).long(), self.times[q], self.exposed[n].float(), label.masked_fill(label < 0, torch.nan))
 
 RequestData.batch = batch

@@ -258,10 +258,10 @@ def cleaned(df:pd.DataFrame, table:str, columns:dict)->pd.DataFrame:
     return pd.DataFrame(out)
 
 # %% ../../nbs/5_homer/59_rank_runs.ipynb #7ba851db
-def columns_of(run:RankRun, table:str, side:str, *roles)->dict:
+def columns_of(run:RankRun, table:str, sides:tuple, *roles)->dict:
     "Columns of a table that are read: those with a role, and the encoded features"
     t = run.ds.schema.tables[table]
-    return {t.roles[r]: r for r in roles} | {f.column: t.features[f.column] for f in run.encoder.features if f.side == side and f.column in t.features}
+    return {t.roles[r]: r for r in roles} | {f.column: t.features[f.column] for f in run.encoder.features if f.side in sides and f.column in t.features}
 
 # %% ../../nbs/5_homer/59_rank_runs.ipynb #7a077410
 def place_candidates(run:RankRun, item_n:pd.Series, described)->tuple[np.ndarray, dict]:
@@ -286,7 +286,7 @@ def profile_codes(run:RankRun, users:pd.Index, described)->dict[str, Tensor]:
     if not len(lost) or not codes: return codes
     ident, new = t['requests'].roles['user'], users[lost]
     key = t['users'].roles['key'] if 'users' in t else ident
-    wanted = columns_of(run, 'users', 'user') if 'users' in t else {}
+    wanted = columns_of(run, 'users', ('user',)) if 'users' in t else {}
     parts = [x[x[key].astype(str).isin(new)] for x in (run.ds.users, described) if x is not None and key in x]
     told = pd.concat([p.reindex(columns=[key, *wanted]) for p in parts]) if parts else pd.DataFrame({key: pd.Series(dtype='str')})
     told = told.assign(**{key: told[key].astype(str)}).drop_duplicates(key).set_index(key).reindex(new).reindex(columns=list(wanted))
@@ -306,7 +306,7 @@ def past_of(
     end = np.where(known_b, place_in_time(past, u, time_b), 0)
     j, offsets = gather_ranges(np.where(known_b, np.maximum(past.offsets[u], end - past.keep), 0), end)
     m, q = torch.from_numpy(past.row_j[j]), torch.from_numpy(past.request_j[j])
-    return dict(past_offsets=torch.from_numpy(offsets), past_items=data.items[m].long(), past_cross=data.look_up('cross', m), past_user=data.look_up('user', data.users[q]),
+    return dict(past_offsets=torch.from_numpy(offsets), past_items=data.items[m].long(), past_cross=data.look_up('cross', m), past_user=data.user_codes(q),
                 past_context=data.look_up('context', q), past_position=data.place[m], past_action=data.clicked[m].clamp_min(0).long(), past_times=data.times[q])
 
 # %% ../../nbs/5_homer/59_rank_runs.ipynb #8e8d6684
@@ -337,8 +337,8 @@ def read_request(run:RankRun, request)->tuple[Asked, pd.DataFrame, np.ndarray]:
     "What is asked, the request and item of each candidate in the order of the input, and the rows that were grouped by request"
     tables, t = request_tables(run, request), run.ds.schema.tables
     ask, show = t['requests'].roles, t['candidates'].roles
-    q = cleaned(tables['requests'], 'requests', columns_of(run, 'requests', 'context', 'key', 'user', 'time'))
-    c = cleaned(tables['candidates'], 'candidates', columns_of(run, 'candidates', 'cross', 'request', 'item'))
+    q = cleaned(tables['requests'], 'requests', columns_of(run, 'requests', ('context', 'recorded'), 'key', 'user', 'time'))
+    c = cleaned(tables['candidates'], 'candidates', columns_of(run, 'candidates', ('cross',), 'request', 'item'))
     if not len(c): raise InputError('candidates: empty table, there is nothing to score')
     for table, bad, what, column in (('requests', q[ask['key']].duplicated(), 'duplicate key {}', q[ask['key']]), ('candidates', ~c[show['request']].isin(q[ask['key']]), 'unknown request {}', c[show['request']]),
                                      ('candidates', c.duplicated([show['request'], show['item']]), 'item {} is twice in one request', c[show['item']])):
@@ -349,7 +349,7 @@ def read_request(run:RankRun, request)->tuple[Asked, pd.DataFrame, np.ndarray]:
     users, time_b = pd.Index(q[ask['user']]), q[ask['time']].to_numpy(np.int64)
     offsets = np.r_[0, np.cumsum(np.bincount(of, minlength=len(q)))].astype(np.int64)
     asked = Asked(run.data, catalogue, offsets, torch.from_numpy(row_n[order].astype(np.int64)), run.encoder.encode(c.iloc[order], 'cross'),
-                  profile_codes(run, users, tables.get('users')), run.encoder.encode(q, 'context'), run.data.log.users.get_indexer(users), time_b)
+                  profile_codes(run, users, tables.get('users')) | run.encoder.encode(q, 'recorded'), run.encoder.encode(q, 'context'), run.data.log.users.get_indexer(users), time_b)
     return asked, pd.DataFrame(dict(request=c[show['request']], item=c[show['item']])), order
 
 # %% ../../nbs/5_homer/59_rank_runs.ipynb #c7d441ef

@@ -20,7 +20,7 @@ from ..nn.masks import MASKS
 __all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'UNKNOWN', 'SUMMED', 'PRESETS', 'NetworkConfig', 'HeterRecConfig', 'mask_name',
            'check_config', 'make_hct', 'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp', 'training_counts',
            'negative_log_q', 'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q',
-           'StepItems', 'step_items', 'lmp_of', 'token_loss', 'hide_ids', 'heterrec_loss']
+           'StepItems', 'step_items', 'lmp_of', 'token_loss', 'is_id', 'hide_ids', 'heterrec_loss']
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #ca9cf53d
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class HeterRecConfig(NetworkConfig):
     n_sampled: int = 1024        # draws of a training step when negatives are 'sampled' or 'mixed'
     sample_power: float = 0.     # 'sampled': an item is drawn in proportion to (training count)^sample_power; 0 = uniform
     logq: bool = False           # correct the logits of 'in_batch' or 'sampled' negatives for how often an item is one
-    id_dropout: float = 0.       # training: share of the candidates whose first feature, the id, is hidden, so that items can be known without it
+    id_dropout: float = 0.       # training: share of the candidates whose id, the first feature where items have one, is hidden, so that items can be known without it
 
     def __post_init__(self): check_config(self)
     @property
@@ -272,10 +272,15 @@ def token_loss(model:HeterRec, output:HeterRecOutput, items:StepItems, codes_vz:
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #b90a2ad5
 UNKNOWN = 1   # the code of a category that training has not seen
 
-def hide_ids(model:HeterRec, codes:dict[str, Tensor])->dict[str, Tensor]:
+def is_id(model:HeterRec, name:str, codes_vz:Tensor)->bool:
+    "Does no known code of a feature belong to two items?"
+    known = feature_values(model, name, codes_vz)[codes_vz[:, 0] > UNKNOWN]
+    return len(known.unique()) == len(known)
+
+def hide_ids(model:HeterRec, catalogue:dict[str, Tensor], codes:dict[str, Tensor])->dict[str, Tensor]:
     "The codes of candidates with some ids unknown, while training"
     name, share = model.htfl.item.names[0], model.config.id_dropout
-    if not (model.training and share) or codes[name].is_floating_point(): return codes
+    if not (model.training and share) or codes[name].is_floating_point() or not is_id(model, name, catalogue[name]): return codes
     hidden = torch.rand(len(codes[name]), device=codes[name].device) < share
     return codes | {name: codes[name].masked_fill(hidden[:, None], UNKNOWN)}
 
@@ -284,7 +289,7 @@ def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[s
     "Listwise multi-step loss on items and, weighted, on every feature token of the item (HeterRec Eq. 8-12)"
     items = step_items(model, batch, catalogue)
     if not len(items.rows_c): return 0.*output.user_jd.sum()
-    v_cd, t_cfd = model.towers(hide_ids(model, model.htfl.item.take(catalogue, items.rows_c)))
+    v_cd, t_cfd = model.towers(hide_ids(model, catalogue, model.htfl.item.take(catalogue, items.rows_c)))
     q_c = None if items.log_q_v is None else items.log_q_v[items.rows_c]
     loss = lmp_of(model, model.step_heads, output.user_jd, v_cd, items.targets_jp, output.layout, q_c, items.drawn_n)
     if model.token_heads is None: return loss
