@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py                    # the default shop, all variants, 3 seeds -> benchmarks/results/ablations.csv
     python benchmarks/ablations.py --variants full no-htfl --seeds 1
-    python benchmarks/ablations.py --worlds conjunction features clock plans cold      # worlds of one effect each, the variants that belong to them
+    python benchmarks/ablations.py --worlds conjunction clock plans cold      # worlds of one effect each, the variants that belong to them
 
 In the default shop seven reasons compete at every moment, so a component can fail there for lack of data alone. In a world of its own one effect is planted,
 with taste and need as the background, items have only the features that the effect needs, and two bars stand beside the variants: the untrained item graph and
@@ -39,7 +39,6 @@ VARIANTS = {   # name -> (what changes, reasons where it should pay)
     'quantile-tokens': (dict(multimodal='quantile'), ('cold',)),
     'past-items': (dict(mask='past_items'), ()),
     'token-mask': (dict(mask='token'), ()),
-    'wide-sum': (dict(htfl=False, d=128), ('conjunction', 'complements')),   # one vector, twice as wide
     'near-steps': (dict(steps=3, step_weight=.3), ('plans',)),   # later steps weigh 0.3 and 0.09
 }
 BARS = ('item-graph', 'oracle')   # not HeterRec: transitions and content, untrained, and the simulator's own probabilities
@@ -58,8 +57,7 @@ ONE = dict(htfl=False)              # one vector a behaviour: four times as fast
 WORLDS = {
     'shop': World(tuple(VARIANTS), dict(users=3000, items=2000), dict(epochs=5)),   # a fixed budget: the schedule of the rate ends after five passes for everybody
     'conjunction': World(('full', 'no-htfl', *BARS), CALM | dict(users=1500, items=1200, brands=10, need=0., conjunction=30.),
-        dict(epochs=10, batch=8, lr=1e-3, slot=False, use_id=False, neighbours=0, dropout=0., input_dropout=0.), ('title', 'image', 'category_top', 'category_leaf', 'price')),
-    'features': World(('full', 'no-htfl', 'wide-sum', *BARS), CALM | dict(users=2400, items=2000, complements=30.), dict(epochs=5)),   # complements alone, in items of eight features: two of them matter
+        dict(epochs=15, batch=8, lr=1e-3, slot=False, use_id=False, neighbours=0, dropout=0., input_dropout=0.), ('title', 'image', 'category_top', 'category_leaf', 'price')),
     'clock': World(('full', 'no-time-gap', *BARS), CALM | dict(users=1200, items=2000, complements=30., replenishment=30.),
         dict(epochs=5) | ONE, ('title', 'image', 'category_top', 'price')),
     'plans': World(('full', 'three-steps', 'near-steps', *BARS), CALM | dict(users=1200, items=2000, plans=4., plan_start=.3),

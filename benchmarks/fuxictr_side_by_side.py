@@ -2,6 +2,8 @@
 
     python benchmarks/fuxictr_side_by_side.py                               # both models, both data sets, 3 seeds -> benchmarks/results/fuxictr_side_by_side.csv
     python benchmarks/fuxictr_side_by_side.py ml-100k --models dcnv2 --seeds 1
+    python benchmarks/fuxictr_side_by_side.py marketplace --models din --users 2700 --set epochs=6     # three times the shop
+    for r in 3e-4 1e-3 2e-3; do python benchmarks/fuxictr_side_by_side.py ml-100k --models din --set lr=$r; done     # other rates; --table then says what validation prefers
     python benchmarks/fuxictr_side_by_side.py --set epochs=12 lr=1e-3       # other fields than those below; epochs, rate, batch, dropout and clipping hold for both sides
     python benchmarks/fuxictr_side_by_side.py --table                       # what is in the CSV: AUC, mean difference, its interval over the seeds
 
@@ -189,6 +191,18 @@ def make_environment(folder, flags):
 
 # ---- both -------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------
 
+def best_by_validation(groups):
+    "Where several settings were run: each side with the one that its own validation prefers, mean of the seeds"
+    worlds, mean = {}, lambda rows, column: np.mean([float(r[column]) for r in rows])
+    for key, rows in groups.items(): worlds.setdefault((*key[:2], *key[3:]), {})[key[2]] = sorted(rows, key=lambda r: int(r['seed']))
+    for (dataset, model, *_), settings in worlds.items():
+        full = {k: rows for k, rows in settings.items() if len(rows) == max(map(len, settings.values()))}
+        if len(full) < 2: continue
+        best = {s: max(full, key=lambda k: mean(full[k], f'valid_{s}')) for s in SIDES}
+        d, half = seed_mean([float(x['auc_hettrans']) - float(y['auc_fuxictr']) for x, y in zip(full[best['hettrans']], full[best['fuxictr']])])
+        print(f"\n{dataset} {model}, each side as its own validation prefers (ours {best['hettrans'] or 'as above'}, FuxiCTR {best['fuxictr'] or 'as above'}; of {len(full)} settings): "
+              f"ours {mean(full[best['hettrans']], 'auc_hettrans'):.4f}, FuxiCTR {mean(full[best['fuxictr']], 'auc_fuxictr'):.4f}, difference {d:+.4f} [{d - half:+.4f}, {d + half:+.4f}] over seeds")
+
 def print_table(path):
     "Every run of the CSV, then the mean of the seeds"
     groups = {}
@@ -198,6 +212,7 @@ def print_table(path):
         for r in rows: print(f"  seed {r['seed']}: ours {float(r['auc_hettrans']):.4f}, FuxiCTR {float(r['auc_fuxictr']):.4f}, difference {float(r['difference']):+.4f} [{float(r['difference_lo']):+.4f}, {float(r['difference_hi']):+.4f}] by request, {r['minutes_hettrans']} and {r['minutes_fuxictr']} min")
         mean, (d, half) = {s: np.mean([float(r[f'auc_{s}']) for r in rows]) for s in SIDES}, seed_mean([float(r['difference']) for r in rows])
         print(f"  mean of {len(rows)}: ours {mean['hettrans']:.4f}, FuxiCTR {mean['fuxictr']:.4f}, difference {d:+.4f} [{d - half:+.4f}, {d + half:+.4f}] over seeds")
+    best_by_validation(groups)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

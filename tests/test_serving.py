@@ -95,6 +95,18 @@ def test_every_form_of_a_request(tmp_path):
         got = OpenRequest(run, form).score().set_index('item').p_click
         close(got[c.item], want); close(one_by_one(run, form).set_index('item').p_click[c.item], [run.score(typed | dict(candidates=[r])).p_click[0] for r in typed['candidates']])
 
+def test_what_a_request_records_of_its_user_is_read(tmp_path):
+    "A device that is the user's, not the moment's: read from a dict, for people in the log and new ones, and again from the saved run"
+    owned = SCHEMA | dict(requests=SCHEMA['requests'] | dict(features=dict(device=cat | dict(side='user'))))
+    run = fit('homer', from_frames(owned, frames()), tmp_path/'run', bar=False, split='time:0.2', d=8, d_embed=8, encoder_layers=1, decoder_layers=2, epochs=1, batch=8, lr=1e-2, device='cpu', text_dim=4, max_past=6)
+    again = load_run(tmp_path/'run')
+    for user in ('u3', 'nobody'):
+        said = {d: run.score(ask([1, 2, 3], user) | dict(device=d)).p_click for d in ('d0', 'd1')}
+        assert (said['d0'] - said['d1']).abs().min() > 1e-6
+        asked, _, _ = read_request(run, ask([1, 2, 3], user))
+        assert list(asked.user) == ['age', 'device'] and not asked.context
+        close(again.score(ask([1, 2, 3], user)).p_click, said['d1'])
+
 def test_versions_share_the_user():
     run, prices = trained(), [[.1, .2, .3], [.9, .8, .7]]
     o = OpenRequest(run, [ask([1, 2, 3], prices=p) for p in prices])
