@@ -19,7 +19,7 @@ from ..nn.masks import MASKS
 # %% auto #0
 __all__ = ['CHOICES', 'LEAST', 'INV_TAU', 'UNKNOWN', 'SUMMED', 'PRESETS', 'NetworkConfig', 'HeterRecConfig', 'mask_name',
            'check_config', 'make_hct', 'make_heads', 'HeterRecOutput', 'HeterRec', 'BoundedExp', 'training_counts',
-           'negative_log_q', 'candidate_rows', 'index_in', 'feature_values', 'first_of_each', 'value_log_q',
+           'negative_log_q', 'candidate_rows', 'index_in', 'once', 'feature_values', 'first_of_each', 'value_log_q',
            'StepItems', 'step_items', 'lmp_of', 'token_loss', 'is_id', 'hide_ids', 'heterrec_loss']
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #ca9cf53d
@@ -215,13 +215,16 @@ def index_in(rows_c:Tensor, targets_jp:Tensor, n_items:int)->Tensor:
     return place_v[targets_jp]   # -1 reads the last place, which is -1
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #8a24c468
+def once(model:HeterRec, key, codes_vz:Tensor, make):
+    "What `make` says of the codes of a catalogue, computed once for each catalogue"
+    held = model.value_cache.get(key)
+    if held is None or held[0] is not codes_vz: held = model.value_cache[key] = codes_vz, make()
+    return held[1]
+
 def feature_values(model:HeterRec, name:str, codes_vz:Tensor)->Tensor:
     "The number of the value that each catalogue row has, `[v]`; raw vectors are all different"
-    held = model.value_cache.get(name)
-    if held is None or held[0] is not codes_vz:
-        new = torch.arange(len(codes_vz), device=codes_vz.device) if codes_vz.is_floating_point() else torch.unique(codes_vz, dim=0, return_inverse=True)[1]
-        held = model.value_cache[name] = codes_vz, new
-    return held[1]
+    make = lambda: torch.arange(len(codes_vz), device=codes_vz.device) if codes_vz.is_floating_point() else torch.unique(codes_vz, dim=0, return_inverse=True)[1]
+    return once(model, name, codes_vz, make)
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #15bb49b3
 def first_of_each(value_c:Tensor)->tuple[Tensor, Tensor, Tensor]:
@@ -274,8 +277,8 @@ UNKNOWN = 1   # the code of a category that training has not seen
 
 def is_id(model:HeterRec, name:str, codes_vz:Tensor)->bool:
     "Does no known code of a feature belong to two items?"
-    known = feature_values(model, name, codes_vz)[codes_vz[:, 0] > UNKNOWN]
-    return len(known.unique()) == len(known)
+    known = lambda: feature_values(model, name, codes_vz)[codes_vz[:, 0] > UNKNOWN]
+    return once(model, ('is id', name), codes_vz, lambda: len(known().unique()) == len(known()))
 
 def hide_ids(model:HeterRec, catalogue:dict[str, Tensor], codes:dict[str, Tensor])->dict[str, Tensor]:
     "The codes of candidates with some ids unknown, while training"
