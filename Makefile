@@ -93,7 +93,7 @@ notebooks: dev
 
 lab: dev
 	@echo "Opening JupyterLab; Ctrl-C here ends it. Figures show at once, widgets when their cell is run."
-	$(BIN)/jupyter lab $(LAB_FLAGS) nbs/0_start/00_quickstart.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/0_start/00_quickstart.ipynb $(LAB_FLAGS)
 
 docs: venv
 	$(call setup,docs,docs)

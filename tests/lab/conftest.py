@@ -15,21 +15,23 @@ def free_port():
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
 
 class Lab:
-    "A server of its own: random port and token, private folders, a copy of the notebooks"
-    def __init__(self, tmp):
+    "A server of its own: random port and token, private folders, a copy of the notebooks; or what `command` starts"
+    def __init__(self, tmp, command=None):
         self.port, self.token, self.tmp = free_port(), secrets.token_hex(16), tmp
         self.url = f'http://127.0.0.1:{self.port}'
         for name, d in SETTINGS.items():
             f = tmp/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
             f.parent.mkdir(parents=True, exist_ok=True); f.write_text(json.dumps(d))
-        for part in ('nbs', 'docs'): shutil.copytree(ROOT/part, tmp/'root'/part, ignore=shutil.ignore_patterns('.*', '_*'))
+        if command is None:
+            for part in ('nbs', 'docs'): shutil.copytree(ROOT/part, tmp/'root'/part, ignore=shutil.ignore_patterns('.*', '_*'))
+            command = lambda flags: [sys.executable, '-m', 'jupyterlab', *flags, f'--ServerApp.root_dir={tmp/"root"}']
         env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(tmp/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp/'ws'), JUPYTER_CONFIG_DIR=str(tmp/'cfg'),
             JUPYTER_DATA_DIR=str(tmp/'data'), JUPYTER_RUNTIME_DIR=str(tmp/'run'), OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '1'),
             HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
         self.log = open(tmp/'lab.log', 'w')
-        self.proc = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}',
-            '--ServerApp.port_retries=0', f'--IdentityProvider.token={self.token}', f'--ServerApp.root_dir={tmp/"root"}', '--expose-app-in-browser',
-            '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.news_url=None'], env=env, stdout=self.log, stderr=self.log)
+        self.proc = subprocess.Popen(command(['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}', '--ServerApp.port_retries=0',
+            f'--IdentityProvider.token={self.token}', '--expose-app-in-browser', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
+            '--LabApp.news_url=None']), cwd=ROOT, env=env, stdout=self.log, stderr=self.log)
         for _ in range(240):
             try: self.api('status'); break
             except OSError:

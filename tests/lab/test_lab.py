@@ -1,6 +1,7 @@
 "What a reader does in JupyterLab: open a notebook, run all of it, move a control"
 import hashlib, json, os
 import pytest
+from conftest import Lab, complaints
 
 def picture(box):
     "The pixels of the drawn mask, as a digest"
@@ -34,6 +35,18 @@ def test_explorer_follows_slider_and_pointer(nb, tmp_path):
     box.locator('select').select_option('token')                   # a choice made in the page is the value of the trait in the kernel
     expect(box).to_have_attribute('data-mask', 'token')
     assert nb.ask('print(ex.mask, ex.t, ex.length)') == 'token 6 5'
+
+def test_make_lab_opens_the_first_notebook_and_its_links_lead_through_the_book(browser, tmp_path):
+    lab = Lab(tmp_path, lambda flags: ['make', 'lab', f"LAB_FLAGS={' '.join(flags)}"])
+    here = lambda path: f"() => {{ const w = window.jupyterapp?.shell.currentWidget; return w?.context?.path === '{path}' && w.context.isReady }}"
+    try:
+        pg = browser.new_page(); wrong = complaints(pg, lab.url, warnings=False)
+        pg.goto(f'{lab.url}/?token={lab.token}', wait_until='domcontentloaded')
+        pg.wait_for_function(here('nbs/0_start/00_quickstart.ipynb'), timeout=60_000)
+        pg.locator('.jp-Notebook a', has_text='public datasets').first.click()
+        pg.wait_for_function(here('nbs/1_data/05_public_datasets.ipynb'), timeout=60_000)
+        pg.close(); assert wrong == [], wrong
+    finally: lab.close()
 
 def test_an_error_would_be_seen(nb, lab):
     "The check of the other tests can fail"
