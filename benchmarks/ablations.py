@@ -3,6 +3,7 @@
     python benchmarks/ablations.py                    # the default shop, all variants, 3 seeds -> benchmarks/results/ablations.csv
     python benchmarks/ablations.py --variants full no-htfl --seeds 1
     python benchmarks/ablations.py --worlds conjunction clock plans cold      # worlds of one effect each, the variants that belong to them
+    python benchmarks/ablations.py --worlds conjunction --variants full --set lr=3e-3 slot=yes --dials conjunction=10    # rows of their own: the words stand beside the names
 
 In the default shop seven reasons compete at every moment, so a component can fail there for lack of data alone. In a world of its own one effect is planted,
 with taste and need as the background, items have only the features that the effect needs, and two bars stand beside the variants: the untrained item graph and
@@ -107,8 +108,12 @@ def make_run(w, variant, ds, seed, out, bar):
     done = json.loads((out/'training.json').read_text())
     return run, {'valid_ndcg@10': round(done['best'], 5), 'epochs': done['epoch']}
 
+def words(pairs): return dict(p.split('=', 1) for p in pairs)
+def label(name, pairs): return ' '.join([name, *sorted(pairs)])
+
 def run_one(world, variant, seed, a):
     w, began, out = WORLDS[world], time.time(), Path(tempfile.mkdtemp(prefix='ablation-'))
+    w = replace(w, fields=w.fields | words(a.set), dials=w.dials | {k: float(v) for k, v in words(a.dials).items()})
     dials = w.dials | {k: v for k, v in dict(users=a.users, items=a.items).items() if v}
     ds = open_dataset('marketplace', seed=seed, **dials)
     run, said = make_run(w, variant, ds, seed, out/'run', a.bar)
@@ -116,11 +121,12 @@ def run_one(world, variant, seed, a):
     reasons, cases = ds.truth.truth['reason'].to_numpy().astype(str), run.split.test
     ranks = case_ranks(oracle_scorer(ds, run.split) if variant == 'oracle' else run.scorer(cases), cases, run.split.log.item_j)[:2]
     for reason, n, recall, ndcg in (*by_reason(ranks, cases, run.split, reasons), *beside(run, ranks, reasons, w.beside)):
-        yield dict(world=world, variant=variant, seed=seed, reason=reason, n=n, minutes=round((time.time() - began)/60, 1), users=dials['users'], items=dials['items'], **said) | {'recall@10': round(recall, 5), 'ndcg@10': round(ndcg, 5)}
+        yield dict(reason=reason, n=n, minutes=round((time.time() - began)/60, 1), users=dials['users'], items=dials['items'], **said) | {'recall@10': round(recall, 5), 'ndcg@10': round(ndcg, 5)}
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--worlds', nargs='+', default=['shop'], choices=list(WORLDS)); p.add_argument('--variants', nargs='+', choices=[*VARIANTS, *BARS], help='those that belong to the world, if none is named')
+    p.add_argument('--set', nargs='*', default=[], metavar='FIELD=VALUE', help='of HeterRec'); p.add_argument('--dials', nargs='*', default=[], metavar='DIAL=VALUE', help='of the shop')
     p.add_argument('--seeds', type=int, default=3); p.add_argument('--first-seed', type=int, default=0); p.add_argument('--bar', action='store_true')
     p.add_argument('--users', type=int, help="the world's, if none is given"); p.add_argument('--items', type=int)
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'ablations.csv')
@@ -129,9 +135,10 @@ def main():
     for seed, world in product(range(a.first_seed, a.first_seed + a.seeds), a.worlds):
         size = [str(getattr(a, k) or WORLDS[world].dials[k]) for k in ('users', 'items')]
         for variant in a.variants or WORLDS[world].variants:
-            if (world, variant, str(seed), *size) in done: continue
-            rows = list(run_one(world, variant, seed, a))
+            names = dict(world=label(world, a.dials), variant=label(variant, a.set), seed=seed)
+            if (*map(str, names.values()), *size) in done: continue
+            rows = [names | r for r in run_one(world, variant, seed, a)]
             add_rows(a.out, FIELDS, rows)
-            print(world, variant, seed, ' '.join(f"{r['reason']} {r['recall@10']:.3f}" for r in rows), f"{rows[0]['minutes']} min", flush=True)
+            print(*names.values(), ' '.join(f"{r['reason']} {r['recall@10']:.3f}" for r in rows), f"{rows[0]['minutes']} min", flush=True)
 
 if __name__ == '__main__': main()

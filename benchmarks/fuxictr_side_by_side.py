@@ -19,13 +19,13 @@ Training: the same batches in the same order, Adam, the same rate at each step (
 best AUC on validation (`curve_*` has it after each epoch). Each side draws its parameters its own way: ours torch's, tables at table_scale; FuxiCTR's Xavier's, tables of almost zero.
 The rate (of 3e-4, 1e-3 and 3e-3), the epochs and the start of the tables (FuxiCTR's: its own or one like ours) were chosen on validation with seed 0, those of the marketplace's rate and tables in a smaller shop.
 Marketplace: the dense pages of the quickstart (every candidate is shown; seed 1 for all trainings). ml-100k: the constructed requests of `hettrans data import movielens-requests`, read from $HETTRANS_DATA/ml-100k
-(default ../shared/data/ml-100k). Test AUC over exposed candidates; the interval of a difference is a paired bootstrap by request, the one of a mean Student's over seeds. Rows that are in the table are
+(default data/, then ../shared/data). Test AUC over exposed candidates; the interval of a difference is a paired bootstrap by request, the one of a mean Student's over seeds. Rows that are in the table are
 not run again.
 """
 import argparse, json, os, resource, shutil, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np
-from results_table import add_rows, machine, rows_of, seed_mean
+from results_table import add_rows, data_at, machine, rows_of, seed_mean
 
 ROOT = Path(__file__).parents[1]
 PINS = ['torch==2.13.0', 'numpy==2.4.6', 'pandas==3.1.1', 'scikit-learn==1.9.1', 'pyyaml==6.0.3', 'tqdm==4.70.1', 'pyarrow==26.0.1', 'polars==2.1.0', 'h5py==3.16.0', 'ray==2.60.0']    # what fuxictr.pytorch imports
@@ -57,7 +57,7 @@ def data(a):
     from hettrans.data.dataset import open_dataset
     from hettrans.data.public_requests import import_movielens_requests
     folder = Path(tempfile.mkdtemp(prefix='films-'))
-    import_movielens_requests(a.dataset, Path(os.environ.get('HETTRANS_DATA', ROOT.parent/'shared'/'data'))/a.dataset, folder, progress=False, unexposed=1)   # nobody reads more of them here
+    import_movielens_requests(a.dataset, data_at(a.dataset), folder, progress=False, unexposed=1)   # nobody reads more of them here
     ds = open_dataset(folder); shutil.rmtree(folder)
     return ds
 

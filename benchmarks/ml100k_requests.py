@@ -2,7 +2,7 @@
 
     python benchmarks/ml100k_requests.py                                  # all, 3 seeds -> benchmarks/results/ml100k_requests.csv
     python benchmarks/ml100k_requests.py --models homer --part valid --set lr=2e-3 --seeds 1
-    python benchmarks/ml100k_requests.py --data ../shared/data/ml-100k    # default: $HETTRANS_DATA/ml-100k
+    python benchmarks/ml100k_requests.py --data data/ml-100k    # default: ml-100k under $HETTRANS_DATA, data/ or ../shared/data
 
 The requests are those of `hettrans data import movielens-requests` (four unexposed films each), split `user-time:0.2`. Columns are constructed on top, for all models alike
 (`with_history`): the mean rating of the film in the part that is known, shrunk, without the ratings of the user's own tenth of the users where the request is in that part itself; and,
@@ -13,7 +13,7 @@ ratings and its id together tell a little of the label.
 `--part valid`: known and trained on are the training requests, judged are the validation requests; every setting was chosen there. `--part test`: the settings stand, known and
 trained on are training and validation requests, for the number of epochs (or trees) that was chosen, and the test requests are judged once.
 """
-import argparse, os, shutil, tempfile, time
+import argparse, shutil, tempfile, time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from hettrans.engine.rank_run import RankRun, ranking_batches, set_logits
 from hettrans.engine.ranking import NAMES, Judged, middle, ranking_difference, ranking_metrics
 from hettrans.engine.registry import configure, model_entry, preset_fields
 from hettrans.engine.run import build_model, count_params
-from results_table import add_rows, machine, rows_of
+from results_table import add_rows, data_at, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 SPLIT, FOLDS, PRIOR = 'user-time:0.2', 10, 3   # PRIOR: a mean starts with so many ratings of the average kind
@@ -155,7 +155,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--models', nargs='+', default=MODELS, choices=MODELS); p.add_argument('--part', default='test', choices=['test', 'valid'])
     p.add_argument('--seeds', type=int, default=3); p.add_argument('--first-seed', type=int, default=0); p.add_argument('--set', nargs='*', default=[], metavar='FIELD=VALUE', help='fields of the models that are run')
-    p.add_argument('--data', type=Path, default=Path(os.environ.get('HETTRANS_DATA', ROOT.parent/'shared'/'data'))/'ml-100k'); p.add_argument('--bar', action='store_true'); p.add_argument('--unexposed', type=int, default=4, help='films per request that were not exposed, at the most')
+    p.add_argument('--data', type=Path, help='folder of the original files'); p.add_argument('--bar', action='store_true'); p.add_argument('--unexposed', type=int, default=4, help='films per request that were not exposed, at the most')
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'ml100k_requests.csv')
     a = p.parse_args()
     fields, world, base = dict(w.split('=', 1) for w in a.set), None, {}
@@ -165,7 +165,7 @@ def main():
             key = dict(dataset='ml-100k', part=a.part, model=model, set=' '.join(sorted(a.set)), seed=seed, split=SPLIT, unexposed=a.unexposed)
             if any(all(r[k] == str(key[k]) for k in KEY) for r in rows_of(a.out)): continue
             if world is None:
-                world = ds, split = data(a.data, a.part, a.unexposed)
+                world = ds, split = data(a.data or data_at('ml-100k'), a.part, a.unexposed)
                 base = {o: judged(split, scores_of(m, ds, split, 0, {}, a.part)[0]) for o, m in (('film_mean', 'film-mean-shrunk'), ('boosting', 'boosting'))}
             began = time.time()
             score, more = scores_of(model, ds, split, seed, fields, a.part, a.bar)

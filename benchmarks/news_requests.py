@@ -3,16 +3,16 @@
     python benchmarks/news_requests.py                                    # both samples, homer, 3 seeds -> benchmarks/results/news_requests.csv
     python benchmarks/news_requests.py mind --models homer pointwise-homer --set epochs=3
 
-The files are read from $HETTRANS_DATA (default ../shared/data). These samples are for loaders and raggedness, not for quality: most users of the MIND
+The files are read from $HETTRANS_DATA (default data/, then ../shared/data). These samples are for loaders and raggedness, not for quality: most users of the MIND
 sample ask once, and its click histories have no times, so nearly every past is empty; `pasts` says what share of the test requests has one. Test part of the
 split `time:0.1`, AUC over the exposed candidates and per request, with 95% intervals by request. Rows that are in the table already are not run again.
 """
-import argparse, json, os, shutil, tempfile, time
+import argparse, json, shutil, tempfile, time
 from pathlib import Path
 import numpy as np
 from hettrans.data.public_requests import import_public
 from hettrans.engine.run import fit
-from results_table import add_rows, machine, rows_of
+from results_table import add_rows, data_at, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLES, METRICS, KEY = dict(mind='mind_sample', ebnerd='ebnerd_sample'), ['auc', 'gauc', 'logloss', 'calibration'], ['dataset', 'model', 'preset', 'set', 'seed', 'split']
@@ -21,7 +21,7 @@ FIELDS = [*KEY, 'n', 'requests', 'requests_both', 'pasts', 'past_mean', *(f'{m}{
 def one(name, model, seed, a):
     "Import, train, judge"
     out, began = Path(tempfile.mkdtemp(prefix='news-')), time.time()
-    import_public(name, a.data/SAMPLES[name], out/'data', progress=False)
+    import_public(name, a.data/SAMPLES[name] if a.data else data_at(SAMPLES[name]), out/'data', progress=False)
     read, began = time.time() - began, time.time()
     r = fit(model, out/'data', out/'run', preset=a.preset, bar=a.bar, **dict(epochs=1, seed=seed, split=a.split) | dict(w.split('=', 1) for w in a.set))
     start, end = r.data.past.spans(r.split.test)
@@ -34,7 +34,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('datasets', nargs='*', default=list(SAMPLES), metavar='{mind,ebnerd}'); p.add_argument('--models', nargs='+', default=['homer']); p.add_argument('--seeds', type=int, default=3)
     p.add_argument('--preset', default='small'); p.add_argument('--split', default='time:0.1'); p.add_argument('--set', nargs='*', default=[], metavar='FIELD=VALUE'); p.add_argument('--bar', action='store_true')
-    p.add_argument('--data', type=Path, default=Path(os.environ.get('HETTRANS_DATA', ROOT.parent/'shared'/'data'))); p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'news_requests.csv')
+    p.add_argument('--data', type=Path, help='the folder that holds both, if not $HETTRANS_DATA'); p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'news_requests.csv')
     a = p.parse_args()
     if wrong := set(a.datasets) - set(SAMPLES): p.error(f'unknown sample {sorted(wrong)[0]!r}: choose from {", ".join(SAMPLES)}')
     for name in a.datasets:

@@ -6,14 +6,14 @@
     python benchmarks/real_data.py marketplace --keep-seen both --models popularity repeat-last item-graph
 
 `repeat-last` recommends what the user has had before, so its row with seen items filtered is that of popularity.
-Reads the dataset folders of $HETTRANS_DATA (default ../shared/data). Rows that are in the table already are not run again,
+Reads the dataset folders of $HETTRANS_DATA (default data/, then ../shared/data). Rows that are in the table already are not run again,
 so a broken study goes on where it stopped. Every row carries its settings, its interval and the seconds that it took.
 """
-import argparse, json, os, shutil, tempfile, time
+import argparse, json, shutil, tempfile, time
 from pathlib import Path
-from hettrans.data.dataset import open_dataset
+from hettrans.data.dataset import BUILT_IN, open_dataset
 from hettrans.engine.run import fit
-from results_table import add_rows, machine, rows_of
+from results_table import add_rows, data_at, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 METRICS = ['recall@10', 'ndcg@10', 'recall@50', 'recall@100']
@@ -50,8 +50,7 @@ def main():
     p.add_argument('--keep-seen', default='no', choices=['no', 'yes', 'both']); p.add_argument('--bar', action='store_true')
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'real_data.csv')
     a = p.parse_args()
-    folder = Path(os.environ.get('HETTRANS_DATA', ROOT.parent/'shared'/'data'))/a.dataset
-    ds = open_dataset(folder if folder.is_dir() else a.dataset)
+    ds = open_dataset(a.dataset if a.dataset in BUILT_IN or Path(a.dataset).is_dir() else data_at(a.dataset))
     keeps = dict(no=[False], yes=[True], both=[False, True])[a.keep_seen]
     for model in a.models:
         for ties in a.ties:

@@ -23,11 +23,11 @@ rate; the fields of SAME. Behind the standard error of a mean over users, test i
  - RecBole's tables start at a standard deviation of 0.02, and so do ours here (`table_scale`); `ids-start` starts at 1/sqrt(d), six times as much at width 64: Adam, whose steps are of the size
    of the rate, needs long to forget it.
 RecBole's import of another model switches on autograd's search for anomalies, a third of the time; it is switched off again, which changes no number. Minutes are those of the CPU.
-Reads $HETTRANS_DATA (default ../shared/data). Rows that are in the table already are not run again, so a broken study goes on where it stopped.
+Reads $HETTRANS_DATA (default data/, then ../shared/data). Rows that are in the table already are not run again, so a broken study goes on where it stopped.
 """
 import argparse, json, math, os, resource, shutil, subprocess, sys, tempfile
 from pathlib import Path
-from results_table import add_rows, machine, rows_of
+from results_table import add_rows, data_at, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 PEER, LOG = 'recbole==1.2.1', 'sorted'
@@ -205,13 +205,12 @@ def main():
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'recbole_side_by_side.csv')
     a = p.parse_args(); a.env = a.env.absolute()
     if a.peer: return peer(a.peer)
-    log, ds = Path(os.environ.get('HETTRANS_DATA', ROOT.parent/'shared'/'data'))/a.dataset/f'{a.dataset}.inter', None
+    log = ds = None
     for seed in [] if a.table else range(a.first_seed, a.first_seed + a.seeds):      # all variants of a seed first, so that a broken study compares all
         for variant in a.variants:
             key = dict(dataset=a.dataset, variant=variant, set=settings(variant, a.set)[2], seed=seed)
             if any(all(r[k] == str(v) for k, v in key.items()) for r in rows_of(a.out)): continue
-            if not log.is_file(): raise SystemExit(f'skipped: data not found ({log})')
-            if ds is None: from zoo_sequential import dataset; ds = dataset(a.dataset)
+            if ds is None: from zoo_sequential import dataset; log, ds = data_at(a.dataset)/f'{a.dataset}.inter', dataset(a.dataset)
             if VARIANTS[variant] is None: make_environment(a.env); row = run_theirs(ds, log, seed, a)
             else: row = run_ours(ds, variant, seed, a)
             add_rows(a.out, FIELDS, [{k: round(v, 5) if isinstance(v, float) else v for k, v in (key | row | dict(machine=machine())).items()}])

@@ -1,7 +1,16 @@
-"The tables of benchmarks/results: read the rows that are there, add rows, say on what they were measured, and what several seeds say together"
+"What the studies share: where data lies; the tables of benchmarks/results, rows that are there, rows to add, the machine; what several seeds say together"
 import csv, os, platform
+from pathlib import Path
 
 def machine(): return f'{platform.machine()}, {os.environ.get("OMP_NUM_THREADS", os.cpu_count())} threads'
+
+def data_at(name):
+    "Folder of a dataset under $HETTRANS_DATA, or else in data/ or in ../shared/data; ends with one line where there is none"
+    root = Path(__file__).parents[1]
+    places = [Path(os.environ['HETTRANS_DATA'])] if 'HETTRANS_DATA' in os.environ else [root/'data', root.parent/'shared'/'data']
+    for place in places:
+        if (place/name).is_dir(): return place/name
+    raise SystemExit(f"{name}: no such folder in {' or '.join(map(str, places))} (HETTRANS_DATA names another place; data/README.md says where the data comes from)")
 
 def rows_of(path):
     "Rows of a table, as words; none where there is no table yet"

@@ -6,12 +6,12 @@
     python benchmarks/zoo_ranking.py marketplace --models oracle pointwise-oracle
 
 The marketplace is simulated with pages, and its seed is that of the training; `oracle` knows everything but the page, `pointwise-oracle` is the best guess
-from one item at a time. ml-100k are the constructed requests of `hettrans data import movielens-requests`, read from $HETTRANS_DATA (default ../shared/data),
+from one item at a time. ml-100k are the constructed requests of `hettrans data import movielens-requests`, read from $HETTRANS_DATA (default data/, then ../shared/data),
 one log for all seeds. Test part of the split, AUC over exposed candidates with its interval by request; dense parameters and FLOPs of one request
 with 300 candidates and a full past. On the marketplace also what the ranking would gain by being told each planted effect (notebook 62b).
 `--set FIELD=VALUE` is for all models that are run, `--set MODEL:FIELD=VALUE` for one. Rows that are in the table already are not run again.
 """
-import argparse, functools, json, os, shutil, tempfile, time
+import argparse, functools, json, shutil, tempfile, time
 from pathlib import Path
 import numpy as np
 from hettrans.data.dataset import open_dataset
@@ -23,7 +23,7 @@ from hettrans.engine.rank_run import set_logits
 from hettrans.engine.ranking import ranking_metrics
 from hettrans.engine.run import fit
 from hettrans.zoo.rank_parts import blind_spots, page_world, request_cost
-from results_table import add_rows, machine, rows_of
+from results_table import add_rows, data_at, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 MODELS = ['din-dcn-moe', 'dcnv2', 'wukong', 'sasrec-ctr', 'cim', 'pointwise-homer', 'homer']
@@ -43,7 +43,7 @@ def data(name, users, requests, seed):
     "A dataset and, of the marketplace, its pages"
     if name == 'marketplace': return page_world(users, requests, seed)
     folder = Path(tempfile.mkdtemp(prefix='films-'))
-    import_movielens_requests(name, Path(os.environ.get('HETTRANS_DATA', ROOT.parent/'shared'/'data'))/name, folder, progress=False)
+    import_movielens_requests(name, data_at(name), folder, progress=False)
     ds = open_dataset(folder); shutil.rmtree(folder)
     return ds, None
 

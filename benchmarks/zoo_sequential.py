@@ -7,16 +7,16 @@
 
 All variants share splits, features, negatives, evaluation (leave-last-out, full catalogue, seen items filtered, ties in the order of the file)
 and the loss, the softmax over the catalogue, unless their name says otherwise. The time of the request is unknown to the model, as in published
-results, but for `hstu-known`. Reads $HETTRANS_DATA (default ../shared/data); `ml-100k` is imported from RecBole's files into a temporary folder.
+results, but for `hstu-known`. Reads $HETTRANS_DATA (default data/, then ../shared/data); `ml-100k` is imported from RecBole's files into a temporary folder.
 One CSV row per run; rows that are in the table already are not run again, so a broken study goes on where it stopped.
 """
-import argparse, os, tempfile
+import argparse, tempfile
 from pathlib import Path
 import pandas as pd
-from hettrans.data.dataset import open_dataset
+from hettrans.data.dataset import BUILT_IN, open_dataset
 from hettrans.data.public import import_public
 from real_data import ROOT, key, rows_of, run
-from results_table import seed_mean
+from results_table import data_at, seed_mean
 
 VARIANTS = {   # name -> (model, its preset, fields that differ, time of the request)
     'popularity': ('popularity', 'auto', {}, 'unknown'),
@@ -45,8 +45,8 @@ VARIANTS = {   # name -> (model, its preset, fields that differ, time of the req
 
 def dataset(name):
     "A dataset folder of $HETTRANS_DATA, or RecBole's files there, or a folder, or the marketplace"
-    folder = Path(os.environ.get('HETTRANS_DATA', ROOT.parent/'shared'/'data'))/name
-    if not folder.is_dir(): return open_dataset(name)
+    if name in BUILT_IN: return open_dataset(name)
+    folder = Path(name) if Path(name).is_dir() else data_at(name)
     if (folder/'schema.toml').exists(): return open_dataset(folder)
     out = Path(tempfile.mkdtemp(prefix='zoo-'))/name
     import_public('recbole', folder, out, progress=False)

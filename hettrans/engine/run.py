@@ -315,12 +315,12 @@ def fit_trained(name:str, ds:Dataset, out:Path, split:Split, config:dict, begun:
     write_text(out/'training.json', json.dumps(vars(progress), indent=1))
     return run
 
-# %% ../../nbs/3_engine/29_runs.ipynb #30312cc5
+# %% ../../nbs/3_engine/29_runs.ipynb #c84cb9e4
 def fit(
     model:str,          # a name: `hettrans models` lists them
     ds,                 # a `Dataset`, a folder or a built-in name
     out=None,           # folder of the run; None: a temporary one
-    preset:str='auto',  # 'paper', 'small' or 'auto': 'small' for catalogues of up to 100,000 items
+    preset:str='auto',  # one that `hettrans models NAME` lists, such as 'paper', or 'auto': 'small' for catalogues of up to 100,000 items
     resume:bool=False,  # go on where a broken training in `out` stopped
     bar:bool=True,      # show progress
     watch=None,         # function told of every step and epoch as `train` says it, such as `TrainingCurves()`
