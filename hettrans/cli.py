@@ -1,22 +1,28 @@
 """The `hettrans` command"""
 from __future__ import annotations
-import argparse, dataclasses, json, os, sys, textwrap
+import argparse, dataclasses, json, os, re, sys, textwrap, warnings
 from pathlib import Path
 from hettrans.data.schema import InputError
 
 def say(*a): print(*a, flush=True)
 
-def key_values(pairs:list[str]|None)->dict:
-    "`field=value` words as a dictionary"
-    out = {}
-    for p in pairs or []:
-        if '=' not in p: raise InputError(f'--set {p}: field=value expected')
-        k, v = p.split('=', 1); out[k.strip()] = v.strip()
-    return out
-
 def given(**fields)->dict:
     "The fields that were given; 0 is given, too"
     return {k: v for k, v in fields.items() if v is not None}
+
+def alike(a, b)->bool:
+    "The same word, or the same number"
+    try: return str(a) == str(b) or float(a) == float(b)
+    except ValueError: return False
+
+def key_values(pairs:list[str]|None, **options)->dict:
+    "What options say and `field=value` words as one dictionary; `InputError` where a field gets two values"
+    out = given(**options)
+    for p in pairs or []:
+        if '=' not in p: raise InputError(f'--set {p}: field=value expected')
+        k, v = (x.strip() for x in p.split('=', 1))
+        if not alike(out.setdefault(k, v), v): raise InputError(f'--set {p}: {k} is {out[k]} already' + f' (--{k})'*(options.get(k) is not None) + '; one field, one value')
+    return out
 
 RETRIEVAL, RANKING = ('recall@10', 'ndcg@10', 'recall@50', 'recall@100'), ('auc', 'gauc', 'logloss', 'calibration')
 
@@ -31,17 +37,23 @@ def metric_table(rows:dict[str, dict], names=None)->str:
     width = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(r, width)).rstrip() for r in [head, *body])
 
-def card(row, features:dict[str, str])->str:
-    "An item as two readable lines"
+def card(row, features:dict[str, str], key:str='')->str:
+    "An item as two readable lines; without a text, its key is its name (of the column `key`, or of the row)"
     import pandas as pd
     text = next((f for f, kind in features.items() if kind == 'text'), None)
     missing = lambda v: v is None or (not isinstance(v, (list, tuple)) and pd.api.types.is_scalar(v) and pd.isna(v))
     facts = [f'{f} {row[f]:.2f}' if kind == 'numerical' else f'{f} {row[f]}' for f, kind in features.items() if f != text and kind != 'vector' and not missing(row[f])]
-    return f'{row[text] if text and not missing(row[text]) else row.iloc[2]}\n     ' + ' | '.join(facts)
+    return f'{row[text] if text and not missing(row[text]) else row[key] if key in row else row.name}\n     ' + ' | '.join(facts)
 
 def cards(run, table)->str:
-    t = run.ds.schema.tables['items']
-    return '\n'.join(f"{r['rank']:3}. {card(r, t.features)}" + f"   ({t.roles['key']} {r[t.roles['key']]}, score {r['score']:.3f})" for _, r in table.iterrows())
+    key, features = shown_columns(run)
+    return '\n'.join(f"{r['rank']:3}. {card(r, features, key)}" + f"   ({key} {r[key]}, score {r['score']:.3f})" for _, r in table.iterrows())
+
+def shown_columns(run)->tuple[str, dict[str, str]]:
+    "The key and the features of items, as `recommend` calls their columns"
+    from hettrans.engine.run import shown_names
+    t, names = run.ds.schema.tables['items'], shown_names(run.ds.items)
+    return names.get(k := t.roles['key'], k), {names.get(f, f): kind for f, kind in t.features.items()}
 
 def oracle_scorer(ds, split):
     "The simulator's own probabilities of all items on the test cases, some cases at a time"
@@ -119,9 +131,9 @@ def wanted(a, name:str)->dict:
     "Of the words of `--set`, those that are fields of a model; `InputError` for one that no model of the quickstart has"
     from hettrans.engine.registry import near, owners
     known = {m: {f.name for c in owners(m).values() for f in dataclasses.fields(c)} for half in TRAINED.values() for m in half}
-    for k in (fields := key_values(a.set)):
+    for k in (fields := key_values(a.set, epochs=a.epochs)):
         if not any(k in x for x in known.values()): raise InputError(f'--set {k}: no model of the quickstart has this field{near(k, set().union(*known.values()))}')
-    return {k: v for k, v in fields.items() if k in known[name]} | given(epochs=a.epochs)
+    return {k: v for k, v in fields.items() if k in known[name]}
 
 def trained_or_read(a, name:str, ds, preset:str='auto', **fields):
     "A run of the quickstart: read where it is there, trained where it is not"
@@ -132,13 +144,14 @@ def trained_or_read(a, name:str, ds, preset:str='auto', **fields):
     done = (folder/'metrics.json').exists() and not a.fresh
     if a.fresh and (folder/'config.json').exists(): shutil.rmtree(folder)
     say(f'\n{name}: ' + (f'read from {folder} (--fresh trains it again)' if done else f'training into {folder}'))
-    if not done: return fit(name, ds, folder, preset, resume=True, seed=a.seed, device=a.device, **fields)
+    if not done: return fit(name, ds, folder, preset, resume=True, **dict(seed=a.seed, device=a.device) | fields)
     run = load_run(folder)
     if hasattr(run, 'recommend'): same_log(folder, ds, make_split(ds, run.config['protocol']))
     else: same_log(folder, ds, split := make_request_split(ds, run.config['protocol']), request_digest(ds, split))
     return run
 
 def quickstart(a):
+    wanted(a, 'homer')   # words that are wrong are said before anything is trained
     if a.only != 'homer': quickstart_heterrec(a)
     if a.only is None: say()
     if a.only != 'heterrec': quickstart_homer(a)
@@ -161,7 +174,7 @@ def quickstart_heterrec(a):
         history = ds.interactions[ds.interactions[ds.schema.tables['interactions'].roles['user']] == user].tail(3)
         shown = ds.items.set_index(run.keys).loc[history[ds.schema.tables['interactions'].roles['item']]]
         say(f'\nUser {user}, the last three behaviours:')
-        for _, r in shown.reset_index(drop=True).assign(rank=0, score=0).iterrows(): say('   - ' + card(r, ds.schema.tables['items'].features))
+        for _, r in shown.iterrows(): say('   - ' + card(r, ds.schema.tables['items'].features))
         say('HeterRec recommends:'); say(cards(run, run.recommend(user, 5)))
     say(f"\n`hettrans recommend {Path(a.out)/'heterrec'} --user {user}` asks again.")
 
@@ -199,7 +212,7 @@ def data_check(a):
 def data_make(a):
     from hettrans.data.dataset import open_dataset, save_dataset
     if a.name != 'marketplace': raise InputError(f'{a.name!r} is not built in (there is marketplace)')
-    ds = open_dataset('marketplace', seed=a.seed, **(given(users=a.users, items=a.items, requests=a.requests) | key_values(a.set)))
+    ds = open_dataset('marketplace', **(dict(seed=0) | key_values(a.set, seed=a.seed, users=a.users, items=a.items, requests=a.requests)))
     save_dataset(ds, a.folder)
     log = '' if ds.requests is None else f', {len(ds.requests):,} requests, {len(ds.candidates):,} candidates'
     say(f'{a.folder}: {len(ds.users):,} users, {len(ds.items):,} items, {len(ds.interactions):,} behaviours{log}')
@@ -219,7 +232,7 @@ def open_for(model:str, data:str):
 
 def train(a):
     from hettrans.engine.run import fit
-    fields = dict(seed=a.seed, device=a.device) | given(epochs=a.epochs) | key_values(a.set)
+    fields = key_values(a.set, epochs=a.epochs, seed=a.seed, device=a.device)
     run = fit(a.model, open_for(a.model, a.data), a.out, preset=a.preset, resume=a.resume, **fields)
     say('\n' + metric_table({run.name: run.metrics})); say(f"{cases(run.metrics, 'test ')}, {run.metrics['params']:,} parameters; {run.path} holds the run")
 
@@ -238,9 +251,12 @@ def recommend(a):
     if not hasattr(run, 'recommend'): raise InputError(f'{a.run}: {run.name} ranks the candidates of a request; ask it with hettrans score')
     t = run.ds.schema.tables
     history = a.user if a.history is None else read_history(a.history, t['interactions'].roles['item'], t['items'].of_kind('vector'))
-    out = run.recommend(history, a.k, a.at, a.keep_seen)
-    if a.json: say(out.drop(columns=[f for f, kind in run.ds.schema.tables['items'].features.items() if kind == 'vector' and f in out]).to_json(orient='records', indent=1, force_ascii=False))
-    else: say(cards(run, out))
+    try: out = run.recommend(history, a.k, a.at, a.keep_seen or None)
+    except InputError as e: raise InputError(re.sub('^history(?=[,:])', lambda m: a.history if a.history not in (None, '-') else m[0], str(e))) from None
+    if not a.json: return say(cards(run, out))
+    key, features = shown_columns(run)
+    told = {'rank', 'score', key, *(f for f, kind in features.items() if kind != 'vector')}
+    say(out[[c for c in out if c in told]].to_json(orient='records', indent=1, force_ascii=False))
 
 def score(a):
     from hettrans.engine.run import load_run
@@ -269,11 +285,15 @@ def read_history(path:str, item:str='item_id', vectors=()):
         if lines[0][0] == '{': return [json.loads(l) for l in lines]
     except ValueError as e: raise InputError(f'{path}: not valid JSON ({e})') from None
     if ',' not in lines[0] and lines[0] != item: return lines
-    try: rows = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
+    try: rows = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True, header=None, keep_default_na=False, na_values=[''])   # 'NA' is a text, and no column an index
     except ValueError as e: raise InputError(f'{path}: not valid CSV ({str(e).splitlines()[0]})') from None
+    rows = rows[1:].set_axis(rows.iloc[0].fillna(''), axis=1).reset_index(drop=True)
+    rows = rows.loc[:, ~rows.columns.duplicated()]
     for f in set(vectors) & set(rows):   # "[0.5, 1]" is a vector where the schema says so
-        try: rows[f] = [v if pd.isna(v) else json.loads(v) for v in rows[f]]
-        except ValueError: raise InputError(f'{path}, column {f!r}: a vector is written as "[0.5, 1, 2]"') from None
+        for i, v in enumerate(cells := rows[f].tolist()):
+            try: cells[i] = v if pd.isna(v) else json.loads(v)
+            except ValueError: raise InputError(f'{path}, row {i + 1}, column {f!r}: a vector is written as "[0.5, 1, 2]"') from None
+        rows[f] = pd.Series(cells, dtype=object)
     return rows
 
 def use_threads():
@@ -285,7 +305,7 @@ def use_threads():
     torch.set_num_threads(max(1, min(4, torch.get_num_threads(), round(cores - busy))))
 
 def models(a):
-    import inspect, re
+    import inspect
     from hettrans.engine.registry import MODELS, model_entry, owners
     if not a.model:
         for k, e in MODELS.items(): say(f'{k:<15} {e.kind:<9}  {e.paper}')
@@ -390,30 +410,42 @@ def parser()->argparse.ArgumentParser:
     q = add(sub, 'quickstart', quickstart, 'train both models on the built-in marketplace, print two tables, recommendations and a page')
     q.add_argument('--out', default='runs/quickstart', help='folder of the runs (default runs/quickstart)'); q.add_argument('--seed', type=int, default=0); q.add_argument('--epochs', type=int, help='at most so many passes over the data')
     q.add_argument('--only', choices=list(TRAINED), help='one half'); q.add_argument('--users', type=int, help='of the shop'); q.add_argument('--items', type=int, help='of the shop'); q.add_argument('--requests', type=float, metavar='N', help='of a user, on average (default 10)')
-    q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='fields of the trained models, d=32 for example; each takes those that it has'); q.add_argument('--fresh', action='store_true', help='train again even where a run is there'); device(q)
+    q.add_argument('--set', nargs='+', action='extend', metavar='FIELD=VALUE', help='fields of the trained models, d=32 for example; each takes those that it has'); q.add_argument('--fresh', action='store_true', help='train again even where a run is there'); device(q)
     d = add(sub, 'data', None, 'list, check, make and import dataset folders').add_subparsers(dest='action', required=True, metavar='ACTION'); d.named = 'data '
     add(d, 'ls', data_ls, 'list the built-in data and the importers')
     q = add(d, 'check', data_check, 'check a dataset folder: every problem with file, column, row and count'); q.add_argument('folder')
     q = add(d, 'make', data_make, 'write the built-in marketplace as a dataset folder'); q.add_argument('name', help='marketplace'); q.add_argument('folder')
-    q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--seed', type=int, default=0)
-    q.add_argument('--requests', type=float, metavar='N', help='with a ranking log, of N requests of a user on average (default: none)'); q.add_argument('--set', nargs='+', metavar='DIAL=VALUE', help='dials of the simulator')
+    q.add_argument('--users', type=int); q.add_argument('--items', type=int); q.add_argument('--seed', type=int)
+    q.add_argument('--requests', type=float, metavar='N', help='with a ranking log, of N requests of a user on average (default: none)'); q.add_argument('--set', nargs='+', action='extend', metavar='DIAL=VALUE', help='dials of the simulator')
     q = add(d, 'import', data_import, 'turn a public dataset into a dataset folder'); q.add_argument('name', help='one of `hettrans data ls`'); q.add_argument('source', help='folder or file with the original data'); q.add_argument('folder'); q.add_argument('--core', type=int, default=0, metavar='K', help='keep users and items with at least K behaviours each')
     q = add(sub, 'train', train, 'train a model by name and judge it on the test split')
     q.add_argument('model', help='one of `hettrans models`'); q.add_argument('--data', required=True, help="a dataset folder, or 'marketplace' (with requests, where the model ranks)"); q.add_argument('--out', required=True, help='folder of the run')
-    q.add_argument('--epochs', type=int, help='at most so many passes over the data'); q.add_argument('--preset', default='auto', help="one that hettrans models MODEL lists, or 'auto': small for catalogues of up to 100,000 items"); q.add_argument('--seed', type=int, default=0)
-    q.add_argument('--set', nargs='+', metavar='FIELD=VALUE', help='any field that `hettrans models MODEL` lists'); q.add_argument('--resume', action='store_true', help='go on where a broken training stopped'); device(q)
+    q.add_argument('--epochs', type=int, help='at most so many passes over the data'); q.add_argument('--preset', default='auto', help="one that hettrans models MODEL lists, or 'auto': small for catalogues of up to 100,000 items"); q.add_argument('--seed', type=int)
+    q.add_argument('--set', nargs='+', action='extend', metavar='FIELD=VALUE', help='any field that `hettrans models MODEL` lists'); q.add_argument('--resume', action='store_true', help='go on where a broken training stopped'); device(q); q.set_defaults(device=None)
     q = add(sub, 'evaluate', evaluate, 'judge a run on the test or validation split'); q.add_argument('run'); q.add_argument('--split', default='test', choices=['test', 'valid']); q.add_argument('--keep-seen', action='store_true', help='items of the history may be recommended and count'); q.add_argument('--json', action='store_true'); device(q)
     q = add(sub, 'recommend', recommend, 'recommend items to a user of the data, or for a history typed by hand'); q.add_argument('run'); g = q.add_mutually_exclusive_group(required=True)
     g.add_argument('--user', help='id of a user of the data'); g.add_argument('--history', metavar='FILE', help='item ids, one per line, oldest first; or CSV/JSON rows with item, time and features; - for standard input')
-    q.add_argument('-k', type=int, default=20); q.add_argument('--at', type=int, help='time of the request, seconds since 1970'); q.add_argument('--keep-seen', action='store_true'); q.add_argument('--json', action='store_true')
+    q.add_argument('-k', type=int, default=20); q.add_argument('--at', type=int, help='time of the request, seconds since 1970'); q.add_argument('--keep-seen', action='store_true', help='items of the history may come back (without it: as the run was trained, keep_seen)'); q.add_argument('--json', action='store_true')
     q = add(sub, 'score', score, 'give every candidate of some requests its probability of a click'); q.add_argument('run')
     q.add_argument('--requests', required=True, metavar='DIR', help='requests.* and candidates.*, or one table of candidates'); q.add_argument('--out', required=True, metavar='FILE', help='.parquet, .csv or .csv.gz'); q.add_argument('--shard', type=int, default=300, help='candidates that are scored as one set, at the most (default 300)'); device(q)
     q = add(sub, 'models', models, 'list models, or the fields and presets of one'); q.add_argument('model', nargs='?')
     return p
 
+def warn(before):
+    "A `showwarning` that says our own warnings in one line; those of others go to the one `before`"
+    def show(message, category, filename, *a, **kw):
+        if Path(filename).is_relative_to(Path(__file__).parent): print(f'hettrans: warning: {" ".join(str(message).split())}', file=sys.stderr)
+        else: before(message, category, filename, *a, **kw)
+    return show
+
 def main(argv:list[str]|None=None)->int:
-    "Run a command; what is wrong with the input becomes one line and exit code 2"
-    a = parser().parse_args(argv)
+    "Run a command; what is wrong with the input becomes one line and exit code 2, a warning one line"
+    with warnings.catch_warnings():
+        warnings.showwarning = warn(warnings.showwarning)
+        return obey(parser().parse_args(argv))
+
+def obey(a)->int:
+    "The exit code of a command"
     def wrong(e, code): print(f'hettrans: {" ".join(str(e).split())}', file=sys.stderr); return code
     try:
         if a.command in ('quickstart', 'train', 'evaluate', 'recommend', 'score'): use_threads()

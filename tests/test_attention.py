@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
-from hettrans.nn.attention import allowed_pairs, attend_einsum, attend_loop, attend_sdpa, random_case, value_and_grads
+from hettrans.nn.attention import allowed_items, allowed_pairs, attend_einsum, attend_loop, attend_sdpa, random_case, value_and_grads
+from hettrans.nn import backends
 from hettrans.nn.backends import BACKENDS, attend, attend_chunked, attend_flex, choose_backend
 from hettrans.nn.masks import MASKS, Mask, leaks, pattern, patterns_read
 
@@ -139,6 +140,23 @@ def test_choice_force_and_override(monkeypatch):
     assert used == ['chunked', 'loop', 'einsum', 'sdpa']
     monkeypatch.setenv('HETTRANS_ATTENTION', 'quick')
     with pytest.raises(ValueError, match='quick'): attend(*args)
+
+@given(tk=st.integers(1, 140), f=st.integers(1, 3), fewer=st.integers(0, 139), allow=st.sampled_from([*MASKS.values(), *STRANGE]))
+@few
+def test_looking_ahead_is_told_by_all_pairs(tk, f, fewer, allow):
+    tq = max(1, tk - fewer)
+    pairs = allowed_items(allow, tq, tk, f).any(3).any(1)
+    assert backends._looks_ahead(allow, tq, tk, f) == bool(pairs.triu(tk - tq + 1).any())
+
+@pytest.mark.parametrize('allow', MASKS.values(), ids=repr)
+def test_flex_keeps_no_mask_of_all_pairs(allow):
+    backends.plan_chunks.cache_clear()
+    for t in (20, 33, 47):
+        qkv, length_b, bucket, table = big_case(t, t, 4)
+        flex_forward(*qkv, allow, length_b)
+    assert backends.plan_chunks.cache_info().currsize == 0
+    asked = backends._looks_ahead.cache_info().misses; flex_forward(*qkv, allow, length_b)
+    assert backends._looks_ahead.cache_info().misses == asked       # only the answer is kept, and it is
 
 def test_flex_refuses_gradients_on_a_cpu():
     qkv, length_b, bucket, table = random_case(0)

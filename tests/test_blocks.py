@@ -1,11 +1,13 @@
 "Blocks, jagged batches and time gaps over random shapes: jagged = padded = each alone, causal bit for bit, batch-mates and order do not matter"
 import math
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 from hettrans.nn.attention import attend_loop
 from hettrans.nn.blocks import CausalBlock, CausalStack, layout_buckets
 from hettrans.nn.jagged import Layout, attend_jagged, group_lengths, last_rows, positions, sequence_of_row, to_jagged, to_padded
+from hettrans.nn import timegap
 from hettrans.nn.masks import MASKS, allow_all, allow_item_block
 from hettrans.nn.timegap import TimeGapBias, bit_buckets, gap_buckets, search_buckets
 
@@ -177,6 +179,17 @@ def test_empty_batches_and_bad_offsets():
 def test_gap_buckets_are_integer_logarithms(gaps, n):
     want = [min(n - 1, max(0, g).bit_length()) for g in gaps]
     assert bit_buckets(torch.tensor(gaps), n).tolist() == want == search_buckets(torch.tensor(gaps), n).tolist()
+
+def test_every_device_gets_the_buckets_that_it_can_compute(monkeypatch):
+    "Apple GPUs have no doubles"
+    asked = []
+    for name in ('search_buckets', 'bit_buckets'):
+        monkeypatch.setattr(timegap, name, lambda gap, n, name=name: asked.append((gap.device.type, name)))
+    for device in ('cpu', 'cuda:1', 'mps', 'mps:0'): timegap.buckets_of(SimpleNamespace(device=torch.device(device)), 12)
+    assert asked == [('cpu', 'bit_buckets'), ('cuda', 'bit_buckets'), ('mps', 'search_buckets'), ('mps', 'search_buckets')]
+    monkeypatch.setattr(timegap, 'buckets_of', lambda gap, n: (gap, n))
+    gap, n = gap_buckets(torch.tensor([[5, 7]]), torch.tensor([[1, 5]]), 12)
+    assert (gap.tolist(), n) == ([[[4, 0], [6, 2]]], 12)
 
 def test_gap_buckets_at_every_power_of_two():
     gaps = [2**k + e for k in range(41) for e in (-1, 0, 1)]

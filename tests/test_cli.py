@@ -259,6 +259,37 @@ def test_set_reaches_the_configuration(tmp_path):
     assert (c['train']['epochs'], c['train']['seed'], c['model']['d'], c['protocol']['ties'], c['model']['content'], c['model']['normalise']) == (1, 7, 8, 'shuffle', True, False)
     assert json.loads(ok('evaluate', tmp_path/'r', '--json'))['seed'] == 7
 
+def test_words_add_up(tmp_path):
+    "A second --set is read like the first; the same said twice is said once"
+    ok('train', 'sasrec', '--data', shop(), '--out', tmp_path/'r', '--epochs', 1, '--set', 'd=8', 'text_dim=8', '--set', 'heads=1', 'epochs=1', '--set', 'd=8.0')
+    c = json.loads((tmp_path/'r/config.json').read_text())['config']
+    assert (c['model']['d'], c['model']['heads'], c['encode']['text_dim'], c['train']['epochs'], c['train']['seed']) == (8, 1, 8, 1, 0)
+    make = lambda name, *words: ok('data', 'make', 'marketplace', tmp_path/name, '--users', 60, *words)
+    make('a', '--set', 'items=220', '--set', 'behaviours=8', 'seed=3', '--set', 'users=60'); make('b', '--items', 220, '--seed', 3, '--set', 'behaviours=8')
+    pd.testing.assert_frame_equal(open_dataset(tmp_path/'a').interactions, open_dataset(tmp_path/'b').interactions)
+
+def test_quickstart_takes_every_word(monkeypatch, tmp_path):
+    import hettrans.engine.run as run
+    from hettrans.cli import trained_or_read, wanted
+    got = {}
+    monkeypatch.setattr(run, 'fit', lambda name, *a, **fields: got.update(fields))
+    a = parser().parse_args(['quickstart', '--out', str(tmp_path), '--epochs', '1', '--set', 'd=16', '--set', 'seed=4', 'max_past=5'])
+    trained_or_read(a, 'sasrec', None, **wanted(a, 'sasrec'))
+    assert got | dict(resume=True) == dict(d='16', seed='4', epochs=1, device='auto', resume=True)
+    assert wanted(a, 'homer') == dict(d='16', seed='4', epochs=1, max_past='5')
+
+def test_a_warning_is_one_line(tmp_path):
+    import warnings
+    folder = copy(shop(), tmp_path/'shop')
+    pd.DataFrame(dict(request_id=['r'])).to_csv(folder/'requests.csv')
+    warned = f'hettrans: warning: {folder}: schema.toml has no [requests], its file is not read\n'
+    assert cli('data', 'check', folder)[::2] == (0, warned) and cli('train', 'popularity', '--data', folder, '--out', tmp_path/'r')[::2] == (0, warned)
+    before = warnings.showwarning
+    with pytest.warns(UserWarning, match='is not read'): open_dataset(folder)            # Python's own way, outside of the command
+    assert warnings.showwarning is before
+    r = subprocess.run([sys.executable, '-m', 'hettrans.cli', 'data', 'check', str(folder)], capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    assert (r.returncode, r.stderr) == (0, warned)
+
 def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
     train = lambda name, seed: ok('train', 'sasrec', '--data', shop(), '--out', tmp_path/name, '--seed', seed, '--set', *WORDS)
     train('a', 0); train('b', 1)

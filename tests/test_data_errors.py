@@ -1,7 +1,8 @@
 "Every kind of bad dataset folder gives one line that says where, from `open_dataset` and from `check_dataset`"
 import gzip, warnings
 import numpy as np, pandas as pd, pytest
-from hettrans.data.dataset import open_dataset, check_dataset, from_frames, save_dataset
+import pyarrow as pa, pyarrow.parquet as pq
+from hettrans.data.dataset import Dataset, open_dataset, check_dataset, from_frames, save_dataset
 from hettrans.data.schema import InputError, Schema
 from tiny import RANKING, RETRIEVAL, write
 
@@ -23,6 +24,11 @@ def parquet(df):
 
 ITEMS_FRAME = pd.DataFrame(dict(item_id=[1, 2, 3], title=['a', 'b', 'c'], brand=['x', None, 'y'], price=[1., 2., np.nan], image=[[1., 0.], [0., 1.], None]))
 def items(**columns): return {'items.csv': None, 'items.parquet': parquet(ITEMS_FRAME.assign(**columns))}
+
+def twins(table, column='title'):
+    "A Parquet file in which a column stands twice"
+    import io; b, df = io.BytesIO(), pd.read_csv(io.StringIO(FILES[f'{table}.csv']))
+    pq.write_table(pa.Table.from_pandas(df).append_column(column, pa.array(df[column])), b); return b.getvalue()
 
 BAD = {   # name: (files to change, what the line must contain)
     'no schema':               ({'schema.toml': None}, ['schema.toml']),
@@ -51,6 +57,8 @@ BAD = {   # name: (files to change, what the line must contain)
     'two files of one table':  ({'users.csv.gz': gzip.compress(USERS.encode())}, ['users.csv', 'users.csv.gz']),
     'missing column':          (sub('items.csv', 'price', 'prize'), ['items.csv', "'price'", "did you mean 'prize'"]),
     'column twice':            (sub('items.csv', 'title', 'brand'), ['items.csv', "'brand'", 'two columns']),
+    'parquet, column twice':   ({'items.csv': None, 'items.parquet': twins('items')}, ['items.parquet', "'title'", 'two columns']),
+    'parquet, key twice':      ({'candidates.csv': None, 'candidates.parquet': twins('candidates', 'request_id')}, ['candidates.parquet', "'request_id'", 'two columns']),
     'row too short':           (sub('users.csv', 'b,\n', 'b\n'), ['users.csv', 'row 2', 'Expected 2 columns, got 1']),
     'row too long':            (sub('users.csv', 'b,\n', 'b,1,2\n'), ['users.csv', 'row 2', 'Expected 2 columns, got 3']),
     'csv is not UTF-8':        ({'users.csv': b'user_id,age\na,30\nb,\xe9\n'}, ['users.csv', 'row 2', 'UTF-8']),
@@ -139,6 +147,14 @@ def test_number_and_text_keys_agree():
         ds = from_frames(schema, dict(items=pd.DataFrame(dict(i=keys)), interactions=log))
         assert ds.items.i.tolist() == ['1', '2'] and ds.interactions.u.tolist() == ['7', '8'] and ds.interactions.t.tolist() == [1, 2]
 
+@pytest.mark.parametrize('column', ['i', 't', 'extra'])
+def test_frames_with_a_column_twice(column):
+    "Key, time or nobody's column: one line, and the other problems with it"
+    schema = {'items': {'key': 'i'}, 'interactions': {'user': 'u', 'item': 'i', 'time': 't'}}
+    log = pd.DataFrame(dict(u=['a', None], i=['1', '1'], t=[1, 2], extra=0))
+    with pytest.raises(InputError) as e: from_frames(schema, dict(items=pd.DataFrame(dict(i=['1'])), interactions=pd.concat([log, log[[column]]], axis=1)))
+    assert str(e.value) == f"interactions, column '{column}': two columns have this name (and 1 more)"
+
 def test_csv_gz_and_parquet_agree(tmp_path):
     a, b = tmp_path / 'a', tmp_path / 'b'; a.mkdir(); b.mkdir()
     write(a, {n + '.gz' * n.endswith('.csv'): gzip.compress(t.encode()) if n.endswith('.csv') else t for n, t in FILES.items()})
@@ -177,6 +193,46 @@ def test_truth_belongs_to_its_folder(tmp_path):
     with pytest.raises(InputError, match='does not belong to these tables'): open_dataset(tmp_path).truth
     (tmp_path / 'truth.toml').write_text('users = 5\n')
     with pytest.raises(InputError, match='truth.toml'): open_dataset(tmp_path).truth
+
+def test_a_copy_does_not_ask_for_the_truth(tmp_path, monkeypatch):
+    "An edited marketplace is saved with its truth.toml as it is, and no world is made for that; a truth in memory is written as before"
+    ds = open_dataset('marketplace', users=20, items=200, seed=3); save_dataset(ds, tmp_path / 'a')
+    log = pd.read_parquet(tmp_path / 'a/interactions.parquet'); log.iloc[:-50].to_parquet(tmp_path / 'a/interactions.parquet')
+    (tmp_path / 'a/truth.toml').write_bytes(text := (tmp_path / 'a/truth.toml').read_bytes() + b'# by hand\n')
+    with monkeypatch.context() as m:
+        m.setattr('hettrans.data.marketplace.simulate', lambda *a: pytest.fail('the shop was simulated'))
+        for to in ('b', 'c', 'c'): save_dataset(open_dataset(tmp_path / 'a'), tmp_path / to)
+    assert (tmp_path / 'b/truth.toml').read_bytes() == (tmp_path / 'c/truth.toml').read_bytes() == text and check_dataset(tmp_path / 'b') == []
+    with pytest.raises(InputError, match='does not belong to these tables'): open_dataset(tmp_path / 'b').truth
+    save_dataset(Dataset(ds.schema, ds.tables, None, lambda: ds.truth), tmp_path / 'd'); save_dataset(ds, tmp_path / 'e')
+    assert (tmp_path / 'd/truth.toml').read_bytes() == (tmp_path / 'e/truth.toml').read_bytes() == text[:-len(b'# by hand\n')]
+
+ODD = {   # a column of three rows that the schema does not name, and what comes back
+    'a map':         (pa.array([[('a', 1)], None, []], pa.map_(pa.string(), pa.int64())).to_pandas(), ["[('a', 1)]", None, '[]']),
+    'mixed':         ([1, 'two', None], ['1', 'two', None]),
+    'complex':       ([1j, 2., None], ['1j', '2.0', None]),
+    'empty structs': ([{}, {}, None], ['{}', '{}', None]),
+    'huge integers': ([2**70, -2**70, None], [str(2**70), str(-2**70), None]),
+    'surrogates':    (['a', '\ud800', None], ['a', '?', None]),
+    'lists of all':  ([[1, 'a'], [None], None], ["[1, 'a']", '[None]', None]),
+}
+@pytest.mark.parametrize('kind', ODD)
+def test_what_parquet_cannot_hold_is_saved_as_text(tmp_path, kind):
+    values, want = ODD[kind]; write(tmp_path / 'a', FILES); ds = open_dataset(tmp_path / 'a')
+    ds = from_frames(ds.schema, ds.tables | dict(items=ds.items.assign(odd=pd.Series(values, dtype=object), plain=[1, 2, 3])))
+    with pytest.warns(UserWarning) as heard: save_dataset(ds, tmp_path / 'b')
+    assert [str(w.message) for w in heard] == ["items, column 'odd': Parquet cannot hold its values; they are saved as text"]
+    again = open_dataset(tmp_path / 'b')
+    assert [None if pd.isna(x) else x for x in again.items.odd] == want
+    pd.testing.assert_frame_equal(again.items.drop(columns='odd'), ds.items.drop(columns='odd'))
+    with warnings.catch_warnings(): warnings.simplefilter('error'); save_dataset(again, tmp_path / 'c')     # text it stays, and nothing is said again
+
+def test_extra_columns_that_parquet_holds_stay_what_they_are(tmp_path):
+    write(tmp_path / 'a', FILES); ds = open_dataset(tmp_path / 'a')
+    ds = from_frames(ds.schema, ds.tables | dict(items=ds.items.assign(day=pd.to_datetime(['2024-01-01', None, '2024-01-02']), sizes=[[1, 2], None, [3]], facts=[dict(a=1), dict(a=2), None])))
+    with warnings.catch_warnings(): warnings.simplefilter('error'); save_dataset(ds, tmp_path / 'b')
+    again = open_dataset(tmp_path / 'b').items
+    assert again.day.tolist()[::2] == ds.items.day.tolist()[::2] and again.sizes[0].tolist() == [1, 2] and again.facts[1] == dict(a=2)
 
 @pytest.mark.parametrize('text', ['', 'name = "x"\nname = "y"\n', '[items]\nkey = "a\n', 'items = [1, 2]\n', '[[items]]\nkey = "i"\n', '"" = 3\n', '[items]\nfeatures = 3\nkey = "i"\n'])
 def test_odd_toml(tmp_path, text):

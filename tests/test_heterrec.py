@@ -187,7 +187,7 @@ def test_drawing_probabilities():
     assert_close(negative_log_q({'item_id': codes['item_id']}, 4, replace(SMALL, logq=True)).exp(), torch.full((4,), .25))
 
 @pytest.mark.parametrize('bad', [dict(mask='all'), dict(mask='x'), dict(norm='x'), dict(position='x'), dict(fuse='x'), dict(tower_fuse='x'), dict(negatives='x'), dict(d=0), dict(d=9), dict(tau=0.), dict(tau=1e-4),
-    dict(dropout=1.), dict(input_dropout=-.1), dict(id_dropout=1.), dict(steps=0), dict(margin=-1.), dict(n_sampled=0), dict(token_weight=-1.), dict(token_weight=float('nan')), dict(logq=True, negatives='mixed')])
+    dict(dropout=1.), dict(input_dropout=-.1), dict(id_dropout=1.), dict(steps=0), dict(margin=-1.), dict(n_sampled=0), dict(token_weight=-1.), dict(token_weight=float('nan')), dict(sample_power=float('inf')), dict(logq=True, negatives='mixed')])
 def test_refused_configurations(bad):
     with pytest.raises(InputError) as e: replace(SMALL, **bad)
     assert '\n' not in str(e.value) and list(bad)[0] in str(e.value)

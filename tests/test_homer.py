@@ -12,6 +12,7 @@ from hettrans.homer.decoder import shard_offsets
 from hettrans.homer.encoder import SIDES, SiluBlock
 from hettrans.homer.loss import click_loss, impression_loss
 from hettrans.homer.model import PRESETS, HoMer, HoMerConfig, attention_maps, homer_loss
+from hettrans.nn import timegap
 from hettrans.nn.silu import SILU_BACKENDS, Pairs, attend_silu, group_pairs, rectangles, silu_rectangles, silu_weights, tiles
 
 fast, quick = settings(max_examples=25, deadline=None), settings(max_examples=12, deadline=None)
@@ -209,6 +210,13 @@ def test_jagged_is_padded_forward_and_backward(sizes, seed):
     want = grads('loop')
     for backend in ('tiles', 'padded', 'rectangles'):
         for a, b in zip(grads(backend), want): assert_close(a, b, atol=1e-6, rtol=1e-5)   # the loss is computed in float32
+
+def test_ages_come_from_the_buckets_that_the_device_can_compute(monkeypatch):
+    "Whatever `buckets_of` chooses, and no doubles behind its back"
+    m, batch, asked = model_of(0), requests(0, [(2, 3)]), []
+    want = scores(m, batch)
+    monkeypatch.setattr(timegap, 'bit_buckets', lambda gap, n: asked.append(n) or timegap.search_buckets(gap, n))
+    assert_close(scores(m, batch), want); assert asked == [12]
 
 @given(TWO, SEEDS, st.integers(1, 8), SCALE)
 @quick

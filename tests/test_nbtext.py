@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 ROOT = Path(__file__).parents[1]
 nbtext = runpy.run_path(str(ROOT/'tools'/'nbtext.py'))
-NOTEBOOKS = sorted((ROOT/'nbs').rglob('[!_.]*.ipynb'))
+NOTEBOOKS = sorted((ROOT/'nbs').glob('[!_.]*/[!_.]*.ipynb'))
 
 lines = st.sampled_from(['x = 1', '', '  y', '```', '````', '+++', '# head', 'a `b` c', '    indented', '```python', '~~~', '"""', '$x_{td}$'])
 code = st.lists(lines, max_size=6).map('\n'.join)

@@ -2,6 +2,7 @@
 import functools, json, os
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
+import pyarrow as pa, pyarrow.parquet as pq
 from hypothesis import assume, given, settings, strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 from torch.testing import assert_close
@@ -206,6 +207,18 @@ def test_without_both_labels_there_is_nothing_to_train(tmp_path, clicks, words):
     with pytest.raises(InputError, match=words): fit('homer', ds, tmp_path/'r', bar=False, **FIELDS)
     assert not (tmp_path/'r').exists()
 
+def test_a_test_part_without_labels_is_said_before_the_training(tmp_path):
+    late = lambda c: c.assign(shown=c.shown & c.request.isin([f'q{k}' for k in range(72)]), clicked=lambda c: c.clicked.where(c.shown))
+    n = int(frames()['candidates'].request.isin([f'q{k}' for k in range(72, 90)]).sum())
+    with pytest.raises(InputError, match=f'none of the {n} candidates in test .time:0.2. was exposed'): fit('homer', tiny_ds(candidates=late(frames()['candidates'])), tmp_path/'r', bar=False, **FIELDS)
+    assert not (tmp_path/'r').exists()
+
+def test_an_odd_column_does_not_stop_a_training(tmp_path):
+    "A column that the schema does not name and that Parquet cannot hold: the run is made, and the folder is open to nobody's second try"
+    odd = tiny_ds(items=frames()['items'].assign(odd=[1, 'a']*10))
+    with pytest.warns(UserWarning, match="items, column 'odd'"): run = fit('homer', odd, tmp_path/'r', bar=False, **(FIELDS | dict(epochs=1)))
+    assert still(load_run(tmp_path/'r').evaluate()) == still(run.metrics) and not (tmp_path/'r/unfinished').exists()
+
 @pytest.mark.parametrize('fields', [dict(split='user-time:0.3'), dict(user_id=True, past='clicked', max_past=2), dict(metric='gauc', rows=20), dict(use_id=False), dict(max_past=0), dict(metric='logloss')])
 def test_other_protocols_train_and_load(tmp_path, fields):
     run = fit('homer', tiny_ds(), tmp_path/'r', bar=False, **(FIELDS | dict(epochs=1) | fields))
@@ -228,6 +241,26 @@ def test_every_form_is_the_same_question(tmp_path):
     assert typed['when'] == 6100 and want.item.tolist() == table.item.tolist() and list(want) == ['request', 'item', 'p_click', 'p_exposed']
     for f in forms: pd.testing.assert_frame_equal(run.score(f).assign(request='q85'), want.assign(request='q85'), rtol=1e-6)
     assert list(trained('pointwise-homer').score(typed)) == ['request', 'item', 'p_click']
+
+@functools.cache
+def by_own_name():
+    "A run whose requests call their key `id`, and whose candidates call it `request`"
+    f = frames(); schema = SCHEMA | dict(requests=SCHEMA['requests'] | dict(key='id'))
+    return fit('homer', from_frames(schema, f | dict(requests=f['requests'].rename(columns={'request': 'id'}))), scratch()/'rank-own', bar=False, **FIELDS)
+
+def test_the_key_of_a_request_under_its_own_name(tmp_path):
+    "The same answers, whichever name the key has in a table, a file or a dict; another column of that name is no key"
+    run, f = by_own_name(), frames(); q = f['requests'].rename(columns={'request': 'id'})
+    want = run.score(f['candidates'].merge(f['requests']))
+    assert len(want.request.unique()) == 90
+    both = f['candidates'].merge(q, left_on='request', right_on='id'); both.to_csv(tmp_path/'both.csv', index=False)
+    for form in (both, both.drop(columns='request'), both.sample(frac=1, random_state=0).sort_index(), tmp_path/'both.csv', from_frames(run.ds.schema, f | dict(requests=q))):
+        pd.testing.assert_frame_equal(run.score(form), want, rtol=1e-6)
+    one = f['candidates'].query("request == 'q85'")[['item', 'price']]; typed = q.iloc[85].to_dict() | dict(candidates=one.to_dict('records'))
+    mine = want[want.request == 'q85'].reset_index(drop=True)
+    for form in (typed, typed | dict(candidates=one), typed | dict(request='q85')): pd.testing.assert_frame_equal(run.score(form), mine, rtol=1e-5)
+    bare = {k: v for k, v in typed.items() if k != 'id'}
+    for form in (bare, bare | dict(candidates=one.assign(id=range(len(one))))): pd.testing.assert_frame_equal(run.score(form).assign(request='q85'), mine, rtol=1e-5)
 
 def test_score_is_what_evaluation_saw():
     run = trained(); r = np.arange(90)
@@ -320,6 +353,36 @@ def test_bad_questions_get_one_line(kind):
     make, words = BAD[kind]
     with pytest.raises(InputError, match=words) as e: trained().score(make(question()[0]))
     assert '\n' not in str(e.value) and len(str(e.value)) < 300
+
+@pytest.mark.parametrize('column', ['request', 'item', 'price', 'when', 'nobody'])
+def test_a_column_twice_in_a_table_of_candidates(tmp_path, column):
+    table = question()[1].assign(nobody=1); table = pd.concat([table, table[[column]]], axis=1)
+    for form in (table, dict(user='u1', when=9000, device='d0', candidates=table)):
+        with pytest.raises(InputError) as e: trained().score(form)
+        assert str(e.value) == f"candidates, column '{column}': two columns have this name"
+    pq.write_table(pa.Table.from_arrays([pa.array(table.iloc[:, i]) for i in range(table.shape[1])], names=list(table)), tmp_path/'ask.parquet')
+    with pytest.raises(InputError, match=f"ask.parquet, column '{column}': two columns"): trained().score(tmp_path/'ask.parquet')
+
+TOLD = {   # users and items of a folder that is scored, and the line
+    'wrong key':         (dict(users=dict(user=['new'], age=[28.])), "users.csv: missing column 'who'"),
+    'misspelt feature':  (dict(users=dict(who=['new'], aeg=[28.])), "users.csv: missing column 'age'; did you mean 'aeg'?"),
+    'user twice':        (dict(users=dict(who=['new', 'new'], age=[28., 29.])), "users.csv, column 'who', row 2: duplicate key 'new' (1 row)"),
+    'user without key':  (dict(users=dict(who=['new', None], age=[28., 29.])), "users.csv, column 'who', row 2: missing key (1 row)"),
+    'age is a word':     (dict(users=dict(who=['old', 'new'], age=['28', 'young'])), "users.csv, column 'age', row 2: text 'young' in a numerical column (1 row)"),
+    'no rows':           (dict(users=dict(who=[], age=[])), 'users.csv: empty table'),
+    'item without kind': (dict(items=dict(item=['i1'], size=[3.])), "items.csv: missing column 'kind'"),
+    'item twice':        (dict(items=dict(item=['n1', 'n2', 'n1'], kind='k1', size=3.)), "items.csv, column 'item', row 3: duplicate key 'n1' (1 row)"),
+    'size of an old one': (dict(items=dict(item=['i1', 'i2', 'n1'], kind='k1', size=['3', 'big', '4'])), "items.csv, column 'size', row 2: text 'big' in a numerical column (1 row)"),
+    'both':              (dict(users=dict(who=['new'], aeg=[28.]), items=dict(item=['n1', 'n1'], kind='k1', size='big')), "(and 2 more)"),
+}
+@pytest.mark.parametrize('kind', TOLD)
+def test_users_and_items_of_a_folder_are_checked(tmp_path, monkeypatch, kind):
+    "Before anything is scored, with the name of the file"
+    told, words = TOLD[kind]; run, parts = trained(), question()[2]
+    for t, d in (parts | {t: pd.DataFrame(c) for t, c in told.items()}).items(): d.to_csv(tmp_path/f'{t}.csv', index=False)
+    monkeypatch.setattr(run.model, 'encode', lambda *a: pytest.fail('something was scored'), raising=False)
+    with pytest.raises(InputError) as e: run.score(tmp_path)
+    assert words in str(e.value) and '\n' not in str(e.value)
 
 def test_legal_but_odd_questions():
     run, typed = trained(), question()[0]

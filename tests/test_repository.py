@@ -5,7 +5,7 @@ import pytest
 import hettrans
 
 ROOT = Path(__file__).parents[1]
-NBS = sorted((ROOT/'nbs').rglob('[!_.]*.ipynb'))
+NBS = sorted((ROOT/'nbs').glob('[!_.]*/[!_.]*.ipynb'))
 HEAVY = ('matplotlib', 'plotly', 'ipywidgets', 'anywidget', 'faiss', 'sentence_transformers', 'IPython', 'nbdev')
 
 def number(p):

@@ -6,9 +6,9 @@ from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 from hettrans.data.dataset import check_dataset, from_frames, open_dataset, save_dataset
 from hettrans.data.encode import EncodeConfig, Encoder, Vocabulary, Feature
-from hettrans.data.panorama import Complaints, Panorama, RequestLog, find_leaks, panorama, past_loop, place_in_time, read_log, stream_log
+from hettrans.data.panorama import Complaints, Panorama, RequestLog, find_leaks, panorama, make_log, past_loop, place_in_time, read_log, stream_log
 from hettrans.data.requests import (RequestBatch, RequestData, RequestSplit, check_batch, encode_pieces, fit_request_encoder, request_batches,
-                                    request_data, split_requests, stream_data)
+                                    request_data, split_requests, stream_data, user_parts)
 from hettrans.data.schema import InputError, Schema
 
 quick, slow = settings(max_examples=15, deadline=None), settings(max_examples=6, deadline=None)
@@ -162,7 +162,7 @@ def test_splits_keep_their_promises(ds, kind, fraction):
     groups = [np.arange(len(log))] if kind == 'time' else [np.flatnonzero(log.user_r == u) for u in range(len(log.users))]
     for g in groups:
         parts = [log.time_r[np.intersect1d(g, p)] for p in (split.train, split.valid, split.test)]
-        if kind == 'user-time': assert len(parts[0]) or log.time_r[g].min() == np.sort(log.time_r[g])[-2 * int(len(g) * fraction + 1e-9):].min()
+        if kind == 'user-time': assert len(parts[0])
         for a, b in ((0, 1), (0, 2), (1, 2)): assert not len(parts[a]) or not len(parts[b]) or parts[a].max() < parts[b].min()
     request_n, past = log.request_n, panorama(log)
     assert set(request_n[past.rows(split.train)[0]]) <= set(split.train)
@@ -177,6 +177,27 @@ def test_user_time_counts():
     split = split_requests(read_log(ds), 'user-time:0.2')
     for part in (split.test, split.valid): assert [int((user[part] == k).sum()) for k in n] == [k // 5 for k in n]
     assert len(split.train) + len(split.valid) + len(split.test) == 78
+
+def small_log(user, when):
+    "Requests of one candidate"
+    n = len(user); none = np.zeros(n, np.int32)
+    return make_log(np.arange(n), user, when, np.arange(n), none, np.ones(n, bool), none.astype(np.int8), none)
+
+@quick
+@given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=9), min_size=1, max_size=5), st.sampled_from([.1, .25, .34, .4, .49]), seeds)
+def test_every_user_trains(times, fraction, seed):
+    "Whatever seconds are equal: a user whose first second reaches into the held-out part is not held out at all, everybody else as counted by hand"
+    user, when = np.repeat(np.arange(len(times)), [len(t) for t in times]), np.concatenate(times)
+    order = np.random.default_rng(seed).permutation(len(user)); user, when = user[order], when[order]
+    part = user_parts(small_log(user, when), fraction)
+    for u in range(len(times)):
+        mine, t = part[user == u], np.sort(when[user == u]); k = min(int(len(t)*fraction + 1e-9), (len(t) - 1)//2)
+        if k == 0 or t[-2*k] == t[0]: assert not mine.any()
+        else: assert mine.tolist() == ((when[user == u] >= t[-2*k]).astype(int) + (when[user == u] >= t[-k])).tolist() and (mine == 0).any()
+
+@pytest.mark.parametrize('when, want', [([5, 5, 5], [0, 0, 0]), ([5, 5, 6], [0, 0, 0]), ([5, 6, 6], [0, 2, 2]), ([5, 6, 7], [0, 1, 2])])
+def test_three_requests_of_one_user(when, want):
+    assert user_parts(small_log(np.zeros(3), when), .4).tolist() == want
 
 @pytest.mark.parametrize('how', ['time', 'time:', 'time:x', 'time:0', 'time:0.5', 'time:nan', 'leave-last-out', 'user-time', 'user:0.1', ''])
 def test_odd_splits(how):

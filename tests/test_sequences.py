@@ -341,3 +341,7 @@ def test_case_ranks_are_the_loop_for_any_batch_and_order(split, levels, batch, k
     parts = [order[i:i + batch] for i in range(0, len(order), batch)]
     again = case_ranks(((c, scores_cv[c]) for c in parts), cases, items, keep)
     assert again[0].tolist() == ranks.tolist() and again[1].tolist() == owner.tolist() and again[2] == lost
+
+@pytest.mark.parametrize('bad', [dict(neighbours=-1), dict(neighbour_reach=0)])
+def test_refused_numbers_of_neighbours(bad):
+    with pytest.raises(InputError, match=next(iter(bad))): NeighbourConfig(**bad)

@@ -228,6 +228,16 @@ def test_means_of_the_past_are_loops(sizes, seed):
         mean = lambda xs: sum(xs)/len(xs) if xs else torch.zeros(8, dtype=torch.float64)
         assert_close(past_means(memory, batch)[b], torch.cat([mean(clicked), mean(rows)]))
 
+@pytest.mark.parametrize('n', [3, 255, 300, 1000])
+def test_means_of_a_long_past_in_half_precision_are_means(n):
+    r, d = torch.Generator().manual_seed(n), 4
+    class Past: past_offsets, past_action = torch.tensor([0, n, n, n + 1]), torch.randint(2, (n + 1,), generator=r)
+    x, project = torch.rand(n + 1, d, generator=r), torch.nn.Linear(d, d, bias=False); torch.nn.init.eye_(project.weight)
+    want = past_means(x.bfloat16().double(), Past)
+    with torch.autocast('cpu', torch.bfloat16): got = past_means(project(x), Past)
+    assert got.dtype == torch.bfloat16; assert_close(got, want.bfloat16(), atol=4e-3, rtol=1e-2)
+    assert past_means(x, Past).dtype == torch.float32 and past_means(x.half(), Past).dtype == torch.float16
+
 # Cost, configuration, names
 
 @pytest.mark.parametrize('kind', VARIANTS + SETWISE, ids=str)

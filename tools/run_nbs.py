@@ -39,7 +39,7 @@ def main():
     args, root = ap.parse_args(), Path(__file__).resolve().parents[1]
     for k, v in runpy.run_path(str(root/'nbs'/'conftest.py'))['ENV'].items(): os.environ.setdefault(k, v)
     failed = 0
-    for f in args.notebooks or sorted((root/'nbs').rglob('[!_.]*.ipynb')):
+    for f in args.notebooks or sorted((root/'nbs').glob('[!_.]*/[!_.]*.ipynb')):
         try: run(f, args.timeout)
         except CellExecutionError as e: failed += 1; print(f'{f}: FAILED\n{e}', file=sys.stderr, flush=True)
     return 1 if failed else 0

@@ -44,16 +44,18 @@ def global_parts(log, fraction):
     cuts = [times[min(len(times) - 1, round(len(times) * (1 - k * fraction)))] for k in (2, 1)]
     return (log.time_r >= cuts[0]).astype(int) + (log.time_r >= cuts[1])
 
-# %% ../../nbs/5_homer/51_requests.ipynb #b4a1e5d8
+# %% ../../nbs/5_homer/51_requests.ipynb #c33fac01
 def user_parts(log, fraction):
     "0 = training, 1 = validation, 2 = test, by the order of each user's own requests; one at least trains"
     order, first = user_time_order(log.user_r, log.time_r)
     n_u = np.bincount(log.user_r, minlength=len(log.users))
     held = np.minimum(np.floor(n_u * fraction + 1e-9).astype(int), (n_u - 1) // 2)    # test requests of a user, and validation
     end, user = np.cumsum(n_u), log.user_r[order]
+    cut_at = lambda k: first[np.minimum(end - k * held, len(log) - 1)]                # the first request of that second
+    held *= cut_at(2) > end - n_u                                                     # nothing, where it is the very first
     part = np.zeros(len(log), int)
     for k in (2, 1):
-        cut = first[np.minimum(end - k * held, len(log) - 1)]                          # the first request of that second
+        cut = cut_at(k)
         part[order] += (held[user] > 0) & (first >= cut[user])
     return part
 

@@ -12,8 +12,9 @@ from ..data.schema import InputError
 
 # %% auto #0
 __all__ = ['TrainConfig', 'check_train', 'seed_everything', 'choose_device', 'rate', 'make_optimizers', 'write_text',
-           'write_tensors', 'read_tensors', 'save_checkpoint', 'optimizer_states', 'load_checkpoint', 'Progress',
-           'close_epoch', 'place', 'train_step', 'watched', 'pace', 'train_epoch', 'keep_lines', 'end_epoch', 'train']
+           'write_tensors', 'read_tensors', 'on_mps', 'save_checkpoint', 'optimizer_states', 'load_checkpoint',
+           'Progress', 'close_epoch', 'place', 'train_step', 'watched', 'pace', 'train_epoch', 'keep_lines',
+           'end_epoch', 'train']
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #271dc118
 @dataclass(frozen=True)
@@ -105,7 +106,11 @@ def read_tensors(path:Path)->tuple[dict[str, Tensor], dict]:
         with safe_open(path, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get('json', '{}'))
     except (SafetensorError, OSError, ValueError) as e: raise InputError(f'{path}: cannot be read as weights ({str(e).splitlines()[0]})') from None
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #b21ce598
+# %% ../../nbs/3_engine/22_training_loop.ipynb #5518ebae
+def on_mps(model:nn.Module)->bool:
+    "Is the model on an Apple GPU?"
+    return any(p.device.type == 'mps' for p in model.parameters())
+
 def save_checkpoint(path:Path, model:nn.Module, opts:list, progress:dict):
     "Weights, optimisers, random state and progress in one file"
     t, scalars = {f'model.{k}': v for k, v in model.state_dict().items()}, {}
@@ -114,6 +119,7 @@ def save_checkpoint(path:Path, model:nn.Module, opts:list, progress:dict):
             for k, v in s.items(): (t if torch.is_tensor(v) else scalars)[f'optim.{o}.{i}.{k}'] = v
     t['rng.cpu'] = torch.get_rng_state()
     if torch.cuda.is_available(): t['rng.cuda'] = torch.cuda.get_rng_state()
+    if on_mps(model): t['rng.mps'] = torch.mps.get_rng_state()
     write_tensors(path, t, dict(progress, scalars=scalars))
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #a0e285df
@@ -127,7 +133,7 @@ def optimizer_states(
         if k.startswith('optim.'): _, o, i, name = k.split('.', 3); states[int(o)].setdefault(int(i), {})[name] = v
     return states
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #50da3b44
+# %% ../../nbs/3_engine/22_training_loop.ipynb #b48748e3
 def load_checkpoint(path:Path, model:nn.Module, opts:list)->dict:
     "Put a checkpoint back; returns its progress"
     t, meta = read_tensors(path)
@@ -137,6 +143,7 @@ def load_checkpoint(path:Path, model:nn.Module, opts:list)->dict:
     for opt, state in zip(opts, optimizer_states(t, meta['scalars'], len(opts))): opt.load_state_dict(dict(state=state, param_groups=opt.state_dict()['param_groups']))
     torch.set_rng_state(t['rng.cpu'])
     if 'rng.cuda' in t and torch.cuda.is_available(): torch.cuda.set_rng_state(t['rng.cuda'])
+    if 'rng.mps' in t and on_mps(model): torch.mps.set_rng_state(t['rng.mps'])
     return meta
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #af0df9b7
@@ -165,12 +172,15 @@ def close_epoch(self, value:float)->bool:
 
 Progress.validated = close_epoch
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #6d8c6f40
+# %% ../../nbs/3_engine/22_training_loop.ipynb #3978c32a
 def place(model:nn.Module, config:TrainConfig)->tuple:
     "The accelerator, the model on its device, and the optimisers, ready for `train_step`"
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     device = choose_device(config.device)
     if device.type == 'cuda': torch.set_float32_matmul_precision('high')
+    if device.type == 'cuda' and device.index is not None: torch.cuda.set_device(device)
+    AcceleratorState._reset_state(reset_partial_state=True)
     acc = Accelerator(cpu=device.type == 'cpu', mixed_precision='bf16' if device.type == 'cuda' else 'no')
     return acc, *acc.prepare(model.to(acc.device), *make_optimizers(model.to(acc.device), config))
 

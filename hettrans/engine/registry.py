@@ -16,7 +16,7 @@ __all__ = ['MODELS', 'WORDS', 'PARTS', 'METRICS', 'SMALL', 'Protocol', 'RankProt
            'model_entry', 'cast_field', 'owners', 'share_out', 'check_model', 'check_metric', 'configure', 'flat',
            'preset_fields']
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #225dc67e
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #414d901e
 @dataclass(frozen=True)
 class Protocol:
     "How a log is sorted, split and judged; stored with the run"
@@ -30,6 +30,7 @@ class Protocol:
     def __post_init__(self):
         for name, allowed in (('ties', ('file', 'shuffle')), ('request_time', ('known', 'unknown'))):
             if getattr(self, name) not in allowed: raise InputError(f'{name} = {getattr(self, name)!r}: choose {" or ".join(map(repr, allowed))}')
+        if self.tie_seed < 0: raise InputError(f'tie_seed = {self.tie_seed}: 0 or more expected')
 
 # %% ../../nbs/3_engine/27_models_by_name.ipynb #5cb0be86
 @dataclass(frozen=True)

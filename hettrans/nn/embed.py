@@ -47,7 +47,7 @@ class VectorFeature(nn.Module):
         nn.init.normal_(self.project.weight, std=scale/math.sqrt(width*d)); nn.init.zeros_(self.project.bias)
     def forward(self, vectors_nw:Tensor)->Tensor: return self.project(vectors_nw.to(self.project.weight.dtype))
 
-# %% ../../nbs/2_attention/17_embed.ipynb #b4dd3524
+# %% ../../nbs/2_attention/17_embed.ipynb #f6e7ffa3
 class BagFeature(nn.Module):
     "A weighted mean of rows of another feature's table: `[n, m]` codes and weights to `[n, d]`"
     def __init__(self,
@@ -59,7 +59,7 @@ class BagFeature(nn.Module):
 
     def forward(self, codes_nm:Tensor, weight_nm:Tensor, table:nn.Embedding)->Tensor:
         share_nm = weight_nm/(weight_nm.sum(1, keepdim=True) + 1)
-        return self.gain_d*F.embedding_bag(codes_nm, table.weight, per_sample_weights=share_nm.to(table.weight.dtype), mode='sum')
+        return self.gain_d*F.embedding_bag(codes_nm, table.weight, per_sample_weights=share_nm.to(table.weight.dtype), mode='sum', sparse=table.sparse)
 
 # %% ../../nbs/2_attention/17_embed.ipynb #565c529c
 WEIGHT = '.weight'   # codes of a bag come with weights under this ending

@@ -61,14 +61,15 @@ class DCNv2Config(RankConfig):
         if self.structure not in STRUCTURES: raise InputError(f'structure = {self.structure!r}: choose {" or ".join(map(repr, STRUCTURES))}')
         if self.experts > 1 and not self.rank: raise InputError(f'experts = {self.experts}: a mixture of experts needs rank = 1 or more')
 
-# %% ../../nbs/6_zoo/64_dcnv2.ipynb #f7066d48
+# %% ../../nbs/6_zoo/64_dcnv2.ipynb #16dbeaa4
 def past_means(memory_jd:Float[Tensor, "j d"], batch) -> Float[Tensor, "b 2d"]:
     "Mean of the clicked and mean of all behaviours of each request; zeros where there is none"
     of_j, b = sequence_of_row(batch.past_offsets), len(batch.past_offsets) - 1
+    x_jd = memory_jd.to(torch.promote_types(memory_jd.dtype, torch.float32))
     def mean(w_j):
-        total_bd, n_b = memory_jd.new_zeros(b, memory_jd.shape[1]), memory_jd.new_zeros(b)
-        return total_bd.index_add(0, of_j, memory_jd*w_j[:, None])/n_b.index_add(0, of_j, w_j).clamp_min(1)[:, None]
-    return torch.cat([mean(batch.past_action.to(memory_jd.dtype)), mean(torch.ones_like(memory_jd[:, 0]))], 1)
+        total_bd, n_b = x_jd.new_zeros(b, x_jd.shape[1]), x_jd.new_zeros(b)
+        return total_bd.index_add(0, of_j, x_jd*w_j[:, None])/n_b.index_add(0, of_j, w_j).clamp_min(1)[:, None]
+    return torch.cat([mean(batch.past_action.to(x_jd.dtype)), mean(torch.ones_like(x_jd[:, 0]))], 1).to(memory_jd.dtype)
 
 # %% ../../nbs/6_zoo/64_dcnv2.ipynb #39814c4c
 class PastReader(nn.Module):

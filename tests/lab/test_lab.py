@@ -37,7 +37,7 @@ def test_explorer_follows_slider_and_pointer(nb, tmp_path):
     assert nb.ask('print(ex.mask, ex.t, ex.length)') == 'token 6 5'
 
 def test_make_lab_opens_the_first_notebook_and_its_links_lead_through_the_book(browser, tmp_path):
-    lab = Lab(tmp_path, lambda flags: ['make', 'lab', f"LAB_FLAGS={' '.join(flags)}"])
+    lab = Lab(tmp_path, lambda flags: ['make', 'lab', f"LAB_FLAGS={' '.join(flags)} --FileCheckpoints.checkpoint_dir={tmp_path/'checkpoints'}"])
     here = lambda path: f"() => {{ const w = window.jupyterapp?.shell.currentWidget; return w?.context?.path === '{path}' && w.context.isReady }}"
     try:
         pg = browser.new_page(); wrong = complaints(pg, lab.url, warnings=False)

@@ -1,0 +1,259 @@
+"Runs in Python: whole histories count as seen, times and keys of every kind, columns of any name, presets without ids"
+import functools, json
+from datetime import date, datetime, timezone
+import numpy as np, pandas as pd, pytest, torch
+from hypothesis import given, settings, strategies as st
+from hettrans.data.dataset import from_frames
+from hettrans.data.schema import InputError
+from hettrans.engine.run import LATEST, asking_times, check_cases, fit, load_run, read_history, seconds_of, shown_names
+from tiny import fails, ok, scratch
+
+quick = settings(max_examples=25, deadline=None)
+N = 40    # items
+SCHEMA = dict(name='stall', items=dict(key='sku', features=dict(price=dict(kind='numerical'), title=dict(kind='text'), brand=dict(kind='categorical'), score=dict(kind='numerical'))),
+              users=dict(key='uid'), interactions=dict(user='uid', item='sku', time='when', features=dict(stars=dict(kind='numerical'))))
+SMALL = dict(d=8, heads=2, text_dim=4, epochs=1, batch=8, device='cpu', bar=False)
+
+def frames():
+    "Forty items with a score and a rank of their own, the key in the third column; 20 users of 12 behaviours, user 99 has none"
+    rng = np.random.default_rng(0)
+    items = pd.DataFrame(dict(price=np.arange(N)*1.5, title=[f'thing {i % 7}' if i % 3 else None for i in range(N)], sku=np.arange(100, 100 + N), brand=['a', 'b']*(N//2), score=rng.random(N).round(2), rank='gold', photo=[b'\xff\xd8']*N))
+    log = pd.DataFrame([(u, 100 + i, 86400*(k + 1) + u, float(k % 5)) for u in range(20) for k, i in enumerate(rng.permutation(N)[:12])], columns=['uid', 'sku', 'when', 'stars'])
+    return dict(items=items, users=pd.DataFrame(dict(uid=[*range(20), 99])), interactions=log)
+
+def stall(schema=SCHEMA, **tables): return from_frames(schema, frames() | tables)
+
+@functools.cache
+def train_once(name): return fit(name, stall(), scratch()/f'runs-{name}', **(SMALL if name == 'sasrec' else dict(bar=False)), **(dict(max_len=4) if name != 'popularity' else {}))
+
+def trained(name='sasrec'):
+    "A run whose window is shorter than its histories; do not change it"
+    return train_once(name)
+
+def met(run, user): return set(run.ds.interactions[run.ds.interactions.uid == str(user)].sku)
+
+# 1. What was met before the window is seen, too
+
+@pytest.mark.parametrize('name', ['sasrec', 'repeat-last'])
+def test_a_user_is_not_offered_what_lies_before_the_window(name):
+    run = trained(name)
+    for user in range(20):
+        best = run.recommend(str(user), N)
+        assert len(met(run, user)) == 12 and not met(run, user) & set(best.sku) and len(best) == N - 12
+
+@quick
+@given(st.lists(st.integers(0, N - 1), min_size=1, max_size=30), st.booleans())
+def test_nor_is_who_typed_a_history(items, new):
+    run, keys = trained(), [str(100 + i) for i in items]
+    rows = [dict(sku='new', brand='a')]*new + [dict(sku=k) for k in keys]
+    best = run.recommend(rows, N)
+    assert set(best.sku) == set(run.keys) - set(keys)
+    window = run.recommend(rows[-4:], N, keep_seen=True).set_index('sku').score        # only the window is read
+    pd.testing.assert_series_equal(best.set_index('sku').score, window[best.sku], check_exact=True)
+
+def test_rows_before_the_window_are_not_read():
+    assert len(trained().recommend([dict(sku='nothing'), *[dict(sku='101')]*4], 3)) == 3    # as before: only what is read must be readable
+
+# 2. Times
+
+STAMP = [1704067200, 1704153600]
+DAYS = pd.to_datetime(pd.Series(STAMP), unit='s')
+TIMES = dict(seconds=pd.Series(STAMP), floats=pd.Series(STAMP, dtype=float), words=pd.Series(['2024-01-01', '2024-01-02T00:00:00Z']), nanoseconds=DAYS.astype('datetime64[ns]'), microseconds=DAYS.astype('datetime64[us]'),
+             whole_seconds=DAYS.astype('datetime64[s]'), utc=DAYS.dt.tz_localize('UTC'), berlin=DAYS.dt.tz_localize('UTC').dt.tz_convert('Europe/Berlin'), objects=pd.Series([datetime(2024, 1, 1), datetime(2024, 1, 2, tzinfo=timezone.utc)], dtype=object),
+             days=pd.Series([date(2024, 1, 1), date(2024, 1, 2)]), mixed=pd.Series([STAMP[0], np.datetime64('2024-01-02')], dtype=object), digits=pd.Series([' 1704067200', '1704153600']), category=pd.Series(['2024-01-01', '2024-01-02'], dtype='category'))
+
+@pytest.mark.parametrize('kind', TIMES)
+def test_times_of_every_kind(kind):
+    assert seconds_of(TIMES[kind]).tolist() == STAMP
+    assert read_history(trained(), pd.DataFrame(dict(sku=['101', '102'], when=TIMES[kind])))[1].tolist() == STAMP
+
+@quick
+@given(st.lists(st.datetimes(datetime(1700, 1, 1), datetime(5000, 1, 1)), min_size=1, max_size=5), st.sampled_from(['us', 'ms', 's']))
+def test_a_column_of_dates_in_any_unit(when, unit):
+    column = pd.Series(np.array(when, f'datetime64[{unit}]'))
+    want = column.astype('datetime64[us]').astype('int64')/1e6
+    np.testing.assert_allclose(seconds_of(column), want, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(seconds_of(column.dt.tz_localize('UTC')), want, rtol=0, atol=1e-5)
+
+def test_the_order_of_dates_is_checked_in_seconds():
+    with pytest.raises(InputError, match='row 2: earlier'): read_history(trained(), pd.DataFrame(dict(sku=['101', '102'], when=DAYS[::-1].reset_index(drop=True))))
+
+@pytest.mark.parametrize('value,says', [(1704067200000, 'milliseconds'), (-1704067200000, 'milliseconds'), ('9999-12-31', 'milliseconds'), (np.inf, 'not a time'), ('soon', "'soon' is not a time"), (pd.NaT, 'not a time'), ([1], 'not a time'), (None, 'not a time')])
+def test_what_is_no_time(value, says):
+    with pytest.raises(InputError, match=f'history, row 2: when = .*{says}.*1 such row'): read_history(trained(), [dict(sku='101', when=5), dict(sku='102', when=value)])
+
+def test_the_bound_is_that_of_datasets():
+    log = lambda t: stall(interactions=frames()['interactions'].assign(when=int(t)))
+    read = lambda t: read_history(trained(), [dict(sku='101', when=int(t))])
+    log(LATEST), read(LATEST)
+    for f in (log, read):
+        with pytest.raises(InputError, match='milliseconds'): f(LATEST + 1)
+
+# 3, 10, 12. Columns of any name
+
+def test_columns_that_are_called_like_ours():
+    best = trained().recommend('3', 5)
+    assert list(best) == ['rank', 'score', 'price', 'title', 'sku', 'brand', 'item_score', 'item_rank', 'photo'] and best['rank'].tolist() == [1, 2, 3, 4, 5] and (best.item_rank == 'gold').all()
+    assert best.score.is_monotonic_decreasing and set(best.item_score) <= set(trained().ds.items.score)
+
+@quick
+@given(st.sets(st.sampled_from(['rank', 'score', 'item_rank', 'item_score', 'item_item_rank', 'title'])))
+def test_no_name_is_taken_twice(columns):
+    names = shown_names(columns)
+    shown = [names.get(c, c) for c in columns] + ['rank', 'score']
+    assert len(set(shown)) == len(shown) and names.keys() == columns & {'rank', 'score'}
+
+@pytest.mark.parametrize('key', ['rank', 'score', 'sku'])
+def test_cards_and_json_of_such_columns(key, tmp_path):
+    t = frames()
+    items = t['items'].drop(columns=['rank', 'score']).rename(columns=dict(sku=key)).assign(**({'rank': 7.} if key != 'rank' else {'score': 7.}))
+    other = 'rank' if key != 'rank' else 'score'
+    schema = SCHEMA | dict(items=dict(key=key, features=dict(price=dict(kind='numerical'), title=dict(kind='text'), brand=dict(kind='categorical')) | {other: dict(kind='numerical')}))
+    fit('popularity', from_frames(schema, t | dict(items=items)), tmp_path/'r', bar=False)
+    best = json.loads(ok('recommend', tmp_path/'r', '--user', '3', '--json', '-k', 30))
+    shown, feature = (key if key == 'sku' else f'item_{key}'), f'item_{other}'
+    assert set(best[0]) == {'rank', 'score', 'price', 'title', 'brand', shown, feature} and best[0][feature] == 7 and all(100 <= int(b[shown]) < 140 for b in best)   # and no photo
+    lines = ok('recommend', tmp_path/'r', '--user', '3', '-k', 30).splitlines()
+    for b, name, facts in zip(best, lines[::2], lines[1::2]):
+        assert name == f"{b['rank']:3}. {b['title'] or b[shown]}"                      # the key where there is no title
+        assert f'({shown} {b[shown]}, score {b["score"]:.3f})' in facts and f'{feature} 7.00' in facts and 'photo' not in facts
+    assert any(b['title'] is None for b in best)
+
+# 4. Presets of catalogues whose ids are no features
+
+@pytest.mark.parametrize('how', ['schema', 'field', 'word'])
+def test_a_preset_without_ids_has_no_neighbours(how, tmp_path):
+    schema = SCHEMA | dict(items=SCHEMA['items'] | dict(use_id=False)) if how == 'schema' else SCHEMA
+    more = {} if how == 'schema' else dict(use_id=False if how == 'field' else 'no')
+    run = fit('heterrec', stall(schema), tmp_path/'r', **SMALL, **more)
+    assert run.config['neighbours'].neighbours == 0 and 'sku' not in run.catalogue
+    assert len(load_run(tmp_path/'r').recommend('3', 5)) == 5
+    fit('heterrec', stall(schema), tmp_path/'r', resume=True, **SMALL, **more)
+    with pytest.raises(InputError, match='neighbours need the item id'): fit('heterrec', stall(schema), tmp_path/'s', neighbours=5, **SMALL, **more)
+    assert fit('heterrec', stall(), tmp_path/'t', **SMALL).config['neighbours'].neighbours > 0
+
+# 6. The protocol says whether seen items come back
+
+def test_keep_seen_is_as_the_protocol_says(tmp_path):
+    kept = fit('popularity', stall(), tmp_path/'r', bar=False, keep_seen=True)
+    everything, others = set(kept.keys), set(kept.keys) - met(kept, 3)
+    for run in (kept, load_run(tmp_path/'r')):
+        assert set(run.recommend('3', N).sku) == everything and set(run.recommend('3', N, keep_seen=False).sku) == others
+    assert set(trained('popularity').recommend('3', N).sku) == others and set(trained('popularity').recommend('3', N, keep_seen=True).sku) == everything
+    skus = lambda *words: {b['sku'] for b in json.loads(ok('recommend', *words, '--user', 3, '-k', N, '--json'))}
+    assert skus(tmp_path/'r') == everything and skus(trained('popularity').path) == others and skus(trained('popularity').path, '--keep-seen') == everything
+
+# 7. Histories as files
+
+def answer(tmp_path, text, name='popularity'):
+    (tmp_path/'h.csv').write_text(text)
+    return ok('recommend', trained(name).path, '--history', tmp_path/'h.csv', '--json')
+
+def refusal(tmp_path, text, name='sasrec'):
+    (tmp_path/'h.csv').write_text(text)
+    return fails('recommend', trained(name).path, '--history', tmp_path/'h.csv')
+
+@pytest.mark.parametrize('word', ['NA', 'None', 'null', 'nan', 'N/A'])
+def test_words_that_are_no_gaps(word, tmp_path):
+    items = frames()['items'].assign(sku=[word, *range(101, 100 + N)])
+    log = frames()['interactions']
+    fit('popularity', stall(items=items, interactions=log.assign(sku=log.sku.where(log.sku != 100, word).astype(str))), tmp_path/'r', bar=False)
+    (tmp_path/'h.csv').write_text(f'sku,when\n{word},5\n101,6\n')
+    best = json.loads(ok('recommend', tmp_path/'r', '--history', tmp_path/'h.csv', '--json', '-k', N))
+    assert len(best) == N - 2 and word not in {b['sku'] for b in best}
+
+FILES = {   # a history, and what the line must say
+    'a comma too much in every row':  ('sku,when\n101,5,\n102,6,\n', ['not valid CSV', 'line 2']),
+    'a comma too much in one row':    ('sku,when\n101,5\n102,6,\n', ['not valid CSV', 'line 3']),
+    'a price in words':               ('sku,price\n101,2\nnew,3\nnewer,cheap\n', ['h.csv, row 3', 'price', 'cheap']),
+    'an infinite price':              ('sku,price\n101,2\nnew,-inf\n', ['h.csv, row 2', 'price', 'infinite']),
+    'stars in words':                 ('sku,stars\n101,2\n102,many\n', ['h.csv, row 2', 'stars', 'many']),
+    'infinite stars':                 ('sku,stars\n101,inf\n102,3\n', ['h.csv, row 1', 'stars', 'infinite']),
+    'stars in words, before them many rows': ('sku,stars\n' + '101,2\n'*20 + '102,many\n', ['h.csv, row 21', 'stars']),
+    'an unknown item after many rows': ('sku,when\n' + '101,2\n'*20 + 'nothing,2\n', ['h.csv, row 21', 'nothing']),
+    'a time that is none, later':     ('sku,when\n' + '101,2\n'*20 + '101,soon\n', ['h.csv, row 21', 'when', 'soon']),
+    'backwards, later':               ('sku,when\n' + '101,2\n'*20 + '101,1\n', ['h.csv, row 21', 'earlier']),
+    'no such column':                 ('item,when\n101,2\n', ['h.csv: there is no column', 'sku']),
+    'milliseconds':                   ('sku,when\n101,1704067200000\n', ['h.csv, row 1', 'when = ', 'milliseconds']),
+}
+
+@pytest.mark.parametrize('kind', FILES)
+def test_files_that_cannot_be_read(kind, tmp_path):
+    text, says = FILES[kind]
+    line = refusal(tmp_path, text)
+    for w in says: assert w in line, line
+
+def test_files_that_can(tmp_path):
+    want = answer(tmp_path, 'sku,when\n101,5\n102,6\n')
+    for text in ('sku,when,\n101,5,\n102,6,\n', 'sku, when\n\n101, 5\n102, 6\n', '"sku","when"\n"101","5"\n"102","6"', 'when,sku\n5,101\n6,102\n', 'sku,when,stars\n101,5\n102,6\n'): assert answer(tmp_path, text) == want, text
+
+# 8, 9. Arguments of other kinds
+
+def test_a_user_by_a_number():
+    want = trained().recommend('3', 5)
+    for user in (3, np.int64(3), 3., np.float32(3), np.str_('3')): pd.testing.assert_frame_equal(trained().recommend(user, 5), want)
+    for user in (77, 2.5, float('nan')):
+        with pytest.raises(InputError, match='is not in stall'): trained().recommend(user)
+
+def test_items_by_numbers():
+    want = trained().recommend(['101', '102'], 5)
+    for items in ([101, 102], [101., 102.], np.array([101, 102]), pd.Series([101., 102.]), (101, '102'), (i for i in (101, 102)), [np.float32(101), 102], pd.DataFrame(dict(sku=[101., 102.])), pd.DataFrame(dict(sku=pd.Categorical([101, 102])))):
+        pd.testing.assert_frame_equal(trained().recommend(items, 5), want)
+
+@pytest.mark.parametrize('history', [None, object(), [None], [], pd.DataFrame(), [2.5], [(101, 5)], {'sku': ['101']}, True, [dict(sku='101', stars=[1])], [dict(sku='new', brand=['a'])], [dict(sku='new', price='cheap')]], ids=lambda h: type(h).__name__ + str(h)[:12])
+def test_histories_that_are_none(history):
+    with pytest.raises(InputError) as e: trained().recommend(history)
+    assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('at', [90, 90., np.int64(90), '90', '1970-01-01T00:01:30Z', '1970-01-01 00:01:30', pd.Timestamp(90, unit='s'), datetime(1970, 1, 1, 0, 1, 30), np.datetime64(90, 's'), torch.tensor(90), pd.Timestamp(90, unit='s', tz='UTC').tz_convert('Asia/Tokyo')], ids=repr)
+def test_when_it_is_asked(at):
+    assert asking_times(trained(), torch.tensor([10, 20]), at).tolist() == [20, 90]
+
+@pytest.mark.parametrize('at', [float('nan'), float('inf'), 10**30, 1704067200000, 'soon', pd.NaT, [5], 19, '1970-01-01'], ids=repr)
+def test_when_it_cannot_be_asked(at):
+    with pytest.raises(InputError, match='^at = [^\n]*$'): asking_times(trained(), torch.tensor([10, 20]), at)
+
+@pytest.mark.parametrize('k', [0, -1, '3', 2.5, None])
+def test_how_many(k):
+    with pytest.raises(InputError, match='k = '): trained().recommend('3', k)
+
+def test_a_user_without_behaviours():
+    for user in ('99', 99):
+        with pytest.raises(InputError, match="user '99' has no behaviours in stall yet"): trained().recommend(user)
+    assert "user '99' has no behaviours" in fails('recommend', trained().path, '--user', 99)
+    with pytest.raises(InputError, match="user '98' is not in stall"): trained().recommend('98')
+
+# 13. Nothing left to judge
+
+def repeats(last=5):
+    "Everybody buys one thing again and again; `last` is what user 0 buys last"
+    log = pd.DataFrame([(u, 100 + (last if (u, k) == (0, 5) else 5), 10*k + u, 1.) for u in range(8) for k in range(6)], columns=['uid', 'sku', 'when', 'stars'])
+    return stall(interactions=log)
+
+@pytest.mark.parametrize('model', ['popularity', 'sasrec'])
+def test_a_log_of_repeats(model, tmp_path):
+    more = SMALL if model == 'sasrec' else dict(bar=False)
+    with pytest.raises(InputError, match='stall: .*no cases are left to judge; keep_seen=true'): fit(model, repeats(), tmp_path/'r', **more)
+    assert not (tmp_path/'r').exists()                                             # said before anything is trained
+    run = fit(model, repeats(), tmp_path/'s', keep_seen=True, **more)
+    assert run.metrics['n'] == 8
+    with pytest.raises(InputError, match='stall: .*no cases are left'): run.evaluate(keep_seen=False)
+
+def test_one_new_item_is_enough(tmp_path):
+    run = fit('popularity', repeats(last=6), tmp_path/'r', bar=False)              # validation is not judged, and has no cases
+    assert run.metrics['n'] == 1 and run.metrics['not_counted'] == 7
+    with pytest.raises(InputError, match='every valid case'): fit('sasrec', repeats(last=6), tmp_path/'s', **SMALL)
+    with pytest.raises(InputError, match='every valid case'): run.evaluate('valid')
+
+@quick
+@given(st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=8), min_size=1, max_size=6))
+def test_the_look_agrees_with_the_judge(histories):
+    log = pd.DataFrame([(u, 100 + i, k, 1.) for u, h in enumerate(histories) for k, i in enumerate(h)], columns=['uid', 'sku', 'when', 'stars'])
+    from hettrans.data.sequences import sort_behaviours, split_behaviours
+    split = split_behaviours(sort_behaviours(stall(interactions=log)))
+    for part, back in (('test', 1), ('valid', 2)):
+        left = any(h[-back] not in h[:-back] for h in histories)
+        check_cases('x', split, part, True)
+        if left: check_cases('x', split, part, False)
+        else:
+            with pytest.raises(InputError, match=f'x: in every {part} case'): check_cases('x', split, part, False)
