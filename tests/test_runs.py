@@ -4,8 +4,11 @@ from datetime import date, datetime, timezone
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from hettrans.data.dataset import from_frames
+from hettrans.data.neighbours import leave_own_out
 from hettrans.data.schema import InputError
-from hettrans.engine.run import LATEST, asking_times, check_cases, fit, load_run, read_history, seconds_of, shown_names
+from hettrans.engine.evaluate import judge
+from hettrans.engine.run import LATEST, asked_catalogue, asking_times, check_cases, epoch_batches, fit, load_run, read_history, seconds_of, shown_names
+from hettrans.zoo.item_graph import ALPHAS
 from tiny import fails, ok, scratch
 
 quick = settings(max_examples=25, deadline=None)
@@ -257,3 +260,28 @@ def test_the_look_agrees_with_the_judge(histories):
         if left: check_cases('x', split, part, False)
         else:
             with pytest.raises(InputError, match=f'x: in every {part} case'): check_cases('x', split, part, False)
+
+# What a model by name is told of the protocol and of its neighbours
+
+@pytest.mark.parametrize('own', [True, False])
+def test_a_batch_reads_the_catalogue_with_or_without_its_own_pairs(own):
+    run = fit('sasrec', stall(), **SMALL, neighbours=3, own_pairs=own)
+    batch, key = epoch_batches(run, 0)[0](), run.encoder.tokens[0]
+    told, want = asked_catalogue(run, batch), leave_own_out(run.catalogue, batch, key.name, key.rows, 5)
+    assert torch.equal(told['neighbours.weight'], want['neighbours.weight']) != own and (told is run.catalogue) == own
+
+def test_a_feature_called_neighbours_and_the_token_are_told_apart():
+    schema = SCHEMA | dict(items=dict(key='sku', features=dict(neighbours=dict(kind='numerical'))))
+    ds = stall(schema, items=frames()['items'].rename(columns=dict(price='neighbours')))
+    with pytest.raises(InputError, match='called .neighbours.'): fit('sasrec', ds, **SMALL, neighbours=3)
+    fit('sasrec', ds, **SMALL)
+
+@pytest.mark.parametrize('keep', [True, False])
+def test_the_graph_chooses_its_alpha_by_the_protocol(keep):
+    rng = np.random.default_rng(0)
+    log = pd.DataFrame([(u, 100 + i, 86400*(k + 1) + u, 1.) for u in range(20) for k, i in enumerate(rng.integers(0, 6, 12) + u)], columns=['uid', 'sku', 'when', 'stars'])
+    items = frames()['items'].assign(title=[f'word{i//6} thing{i % 5}' for i in range(N)])
+    run = fit('item-graph', stall(items=items, interactions=log), keep_seen=keep, common=.9, bar=False)
+    chosen, value = run.model.alpha, {}
+    for run.model.alpha in ALPHAS: value[run.model.alpha] = judge(run.scorer(run.split.valid), run.split.valid, run.split.log.item_j, keep, intervals=False)['ndcg@10']
+    assert value[chosen] == max(value.values()) > min(value.values())

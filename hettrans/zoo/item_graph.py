@@ -122,23 +122,23 @@ class ItemGraph:
         follow_bv, alike_bv = self.halves(batch.offsets, batch.items)
         return (follow_bv + self.alpha*alike_bv).astype(np.float32)
 
-# %% ../../nbs/3_engine/25_item_graph.ipynb #364afc70
-def fit_graph(self, split, items_df, schema):
+# %% ../../nbs/3_engine/25_item_graph.ipynb #e3e99cb3
+def fit_graph(self, split, items_df, schema, keep_seen=False):
     "Transitions of the training rows, words of all items, and alpha"
     c, rows = self.config, split.train_rows
     users = np.repeat(np.arange(len(split.train_start_u)), split.train_end_u - split.train_start_u)
     a_vv = transitions(split.log.item_j[rows], users, len(items_df), c.reach)
     self.arrows_vv = normalise(a_vv + a_vv.T if c.both else a_vv, c.norm)
     self.words_vw = word_vectors(item_texts(items_df, schema) if c.alpha else ['']*len(items_df), c.common)
-    self.alpha = c.alpha if c.alpha >= 0 else choose_alpha(self, split)
+    self.alpha = c.alpha if c.alpha >= 0 else choose_alpha(self, split, keep_seen)
     return self
 
 ItemGraph.fit = fit_graph
 
-# %% ../../nbs/3_engine/25_item_graph.ipynb #ef284a5a
+# %% ../../nbs/3_engine/25_item_graph.ipynb #16dc3f82
 ALPHAS = (0., .01, .02, .05, .1, .2, .5)
 
-def choose_alpha(graph, split, cases=2000, block=256, seed=0):
+def choose_alpha(graph, split, keep_seen=False, cases=2000, block=256, seed=0):
     "The weight of content with the best NDCG@10 on (at most 2,000) validation cases"
     pick = np.sort(np.random.default_rng(seed).permutation(len(split.valid))[:cases])
     log, ranks, owner = split.log, {a: [] for a in ALPHAS}, {a: [] for a in ALPHAS}
@@ -147,7 +147,7 @@ def choose_alpha(graph, split, cases=2000, block=256, seed=0):
         rows, off = gather_ranges(part.start_c, part.end_c)
         follow_bv, alike_bv = graph.halves(off, log.item_j[rows])
         for a in ALPHAS:
-            r, o, _ = target_ranks(follow_bv + a*alike_bv, part.targets, part.target_offsets, log.item_j, part.start_c, part.end_c)
+            r, o, _ = target_ranks(follow_bv + a*alike_bv, part.targets, part.target_offsets, log.item_j, part.start_c, part.end_c, keep_seen)
             ranks[a].append(r); owner[a].append(o + i)
     value = {a: retrieval_metrics(np.concatenate(ranks[a]), np.concatenate(owner[a]), (10,), intervals=False)['ndcg@10'] for a in ALPHAS if sum(map(len, ranks[a]))}
     return max(value, key=value.get, default=0.)

@@ -29,14 +29,14 @@ class PopularityConfig:
     "Numbers of the popularity model"
     half_life: float = 0.   # days after which a behaviour counts half; 0 = every behaviour counts the same
 
-# %% ../../nbs/3_engine/24_popularity.ipynb #1c397163
+# %% ../../nbs/3_engine/24_popularity.ipynb #e81f4064
 class Popularity:
     "The same scores for everybody: how often an item was taken in training"
     def __init__(self, config=PopularityConfig()):
         if config.half_life < 0: raise InputError(f'half_life = {config.half_life}: choose days > 0, or 0 for no decay')
         self.config = config
 
-    def fit(self, split, items_df, schema=None):
+    def fit(self, split, items_df, schema=None, keep_seen=False):
         "Count the training rows of the split"
         rows = split.train_rows
         self.weight_v = item_weights(split.log.item_j[rows], split.log.time_j[rows], len(items_df), self.config.half_life)

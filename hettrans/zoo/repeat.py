@@ -61,7 +61,7 @@ class RepeatLastConfig:
     half_life: float = 0.   # of popularity, in days; 0 = every behaviour counts the same
     max_len: int = 1000     # behaviours of a history that are read
 
-# %% ../../nbs/3_engine/24b_repeat.ipynb #5cf6a24f
+# %% ../../nbs/3_engine/24b_repeat.ipynb #579495b2
 class RepeatLast:
     "The user's last basket again, then earlier ones, then what is popular; nothing is trained, and it needs `keep_seen`"
     def __init__(self, config=RepeatLastConfig()):
@@ -69,7 +69,7 @@ class RepeatLast:
         if config.gap < 0: raise InputError(f'gap = {config.gap}: choose seconds > 0, or 0 for equal times only')
         self.config, self.popularity = config, Popularity(PopularityConfig(config.half_life))
 
-    def fit(self, split, items_df, schema=None):
+    def fit(self, split, items_df, schema=None, keep_seen=False):
         "Count the training rows of the split; histories are read when they are asked about"
         self.popularity.fit(split, items_df, schema)
         return self
