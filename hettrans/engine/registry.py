@@ -16,7 +16,7 @@ __all__ = ['MODELS', 'WORDS', 'PARTS', 'METRICS', 'SMALL', 'Protocol', 'RankProt
            'model_entry', 'cast_field', 'owners', 'share_out', 'check_model', 'check_metric', 'configure', 'flat',
            'preset_fields']
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #414d901e
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #a0581e28
 @dataclass(frozen=True)
 class Protocol:
     "How a log is sorted, split and judged; stored with the run"
@@ -25,12 +25,18 @@ class Protocol:
     tie_seed: int = 0              # of that shuffle
     request_time: str = 'known'    # does the model know when it is asked: 'known' or 'unknown'
     keep_seen: bool = False        # may items of the history be recommended, and count as right
-    shuffle_ties: bool = False     # training only: a new random order of equal times in every epoch
+    shuffle_ties: str = 'no'       # training only, a new random order of equal times in every epoch: 'yes', 'no', or 'auto': unless the test asks for their order
 
     def __post_init__(self):
-        for name, allowed in (('ties', ('file', 'shuffle')), ('request_time', ('known', 'unknown'))):
+        for name, allowed in (('ties', ('file', 'shuffle')), ('request_time', ('known', 'unknown')), ('shuffle_ties', ('yes', 'no', 'auto'))):
             if getattr(self, name) not in allowed: raise InputError(f'{name} = {getattr(self, name)!r}: choose {" or ".join(map(repr, allowed))}')
         if self.tie_seed < 0: raise InputError(f'tie_seed = {self.tie_seed}: 0 or more expected')
+
+    @property
+    def new_orders(self)->bool:
+        "Does every epoch of a training see equal times in a new order?"
+        asked = self.split == 'leave-last-out' and self.ties == 'file'    # a time split asks for all that follows, in any order
+        return self.shuffle_ties == 'yes' or self.shuffle_ties == 'auto' and not asked
 
 # %% ../../nbs/3_engine/27_models_by_name.ipynb #5cb0be86
 @dataclass(frozen=True)
@@ -98,13 +104,14 @@ def model_entry(name:str)->Entry:
     if name not in MODELS: raise InputError(f"model {name!r} is not known{near(name, MODELS)} (there are {', '.join(MODELS)})")
     return MODELS[name]
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #74d119fe
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #e446a230
 WORDS = dict(true=True, yes=True, false=False, no=False)   # and 1, 0
 
 def cast_field(cls, name:str, value):
     "A value as the type of a configuration field"
     kind = type(next(f.default for f in dataclasses.fields(cls) if f.name == name))
     wrong = InputError(f'{name} = {value!r}: {dict(int="a whole number", float="a number", bool="true or false", str="a word")[kind.__name__]} expected')
+    if kind is str and isinstance(value, bool): value = 'yes' if value else 'no'
     if kind is bool: value = WORDS.get(str(value).lower(), {'1': True, '0': False}.get(str(value)))
     elif kind is not str and not isinstance(value, bool):
         try: value = kind(value) if isinstance(value, str) or kind(value) == value else None

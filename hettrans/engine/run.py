@@ -344,12 +344,12 @@ def build_model(name:str, config, tokens:list, seed:int|None=None):
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as e: raise InputError(f'{name}: {e}') from None
     except KeyError as e: raise InputError(f'{name}: {e.args[0]!r} is not known') from None
 
-# %% ../../nbs/3_engine/29_runs.ipynb #0931aa40
+# %% ../../nbs/3_engine/29_runs.ipynb #327a5dec
 def epoch_batches(run:Run, epoch:int)->list:
     "Functions that make one batch each; the same epoch gives the same batches"
     t, split, data = run.config['train'], run.split, run.data
     rng, steps = np.random.default_rng([t.seed, epoch]), getattr(run.config['model'], 'steps', 1)
-    if run.config['protocol'].shuffle_ties: data = shuffled_ties(data, split.train_start_u, split.train_end_u, rng)
+    if run.config['protocol'].new_orders: data = shuffled_ties(data, split.train_start_u, split.train_end_u, rng)
     start, end = windows(split.train_start_u, split.train_end_u, data.max_len)
     if not len(start): raise InputError(f'{run.ds.name}: no user has two training behaviours, so there is nothing to learn from')
     return [lambda i=i: train_batch(data, start[i], end[i], steps) for i in length_batches(end - start, t.batch, rng)]

@@ -284,11 +284,11 @@ def heterrec_loss(model:HeterRec, output:HeterRecOutput, batch, catalogue:dict[s
     tokens = [s for s, bag in enumerate(model.htfl.item.bags) if not bag]
     return loss + model.config.token_weight*sum(token_loss(model, output, items, catalogue[model.htfl.item.names[s]], t_cfd[:, s], s) for s in tokens)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #74bc6cfb
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #f12d0809
 SUMMED = dict(zero_logit=False, steps=1, token_weight=0., norm='pre', fuse='sum', tower_fuse='sum', tower_mlp=False, ffn=1, table_scale=.5, out_scale=.1,
-    same_space=True, tau=.07, position='learned', multimodal='raw', neighbours=20, lr=3e-3, epochs=12)   # what both small presets share
+    same_space=True, tau=.07, position='learned', multimodal='raw', neighbours=20, lr=3e-3, epochs=12, shuffle_ties='auto')   # what both small presets share
 PRESETS = dict(
     paper=dict(epochs=30, batch=128),
     small=SUMMED | dict(negatives='mixed', n_sampled=3000, d=256, htfl=False, dropout=.5, input_dropout=.5, time_gap=False, text_dim=512, batch=256, epochs=8),
     shop=SUMMED | dict(negatives='catalogue', token_layers=1, heads=4, slot=True, token_norm=False, position='rotary', gap_slope=1., dropout=.25,
-        input_dropout=.15, id_dropout=.3, text_dim=64, batch=16, epochs=7, shuffle_ties=True))
+        input_dropout=.15, id_dropout=.3, text_dim=64, batch=16, epochs=7, shuffle_ties='yes'))
