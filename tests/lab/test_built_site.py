@@ -63,7 +63,7 @@ def test_home_shows_both_models_and_leads_on(reader):
     assert pg.locator('.hx-models svg').count() == 2 and pg.locator('.hx-models [data-box]').count() == 27
     for menu in ('The book', 'The map', 'How to', 'API', 'Results', 'Log'): assert pg.locator('.bd-header .navbar-nav >> text=' + menu).first.is_visible(), menu
     pg.locator('.hx-models [data-box=htfl]').click()
-    assert pg.title().startswith('The Heterogeneous Token Flatten Layer')
+    pg.wait_for_url('**/30_htfl.html', wait_until='domcontentloaded'); assert pg.title().startswith('The Heterogeneous Token Flatten Layer')
 
 def test_a_notebook_page_stands_in_its_place(reader):
     pg = reader.open(notebook('2_attention', '12_time_gaps'))
@@ -243,7 +243,7 @@ def test_training_curves_show_the_stored_runs(reader):
     before = picture(box, '> svg'); box.locator('.hx-metric').select_option('hits'); assert picture(box, '> svg') != before; agrees(runs[-2], 0, 'hits')
     box.locator('input[type=checkbox]').check(); assert 'training loss, log scale' in svg.text_content()
     box.locator('.hx-run').first.press('Enter'); agrees(runs[0], runs[0]['kept'], 'hits'); assert box.locator('.hx-run[aria-pressed=true]').all_inner_texts() == [runs[0]['name']]
-    box.locator('summary').press('Enter'); rows = box.locator('tbody tr'); assert rows.count() == runs[0]['epochs']
+    box.locator('summary').press('Enter'); rows = box.locator('tbody tr'); rows.nth(runs[0]['epochs'] - 1).wait_for(); assert rows.count() == runs[0]['epochs']
     assert [r.split('\t')[:3] for r in rows.all_inner_texts()] == [[str(k + 1), say(runs[0]['columns']['loss'][k]), say(runs[0]['columns']['hits'][k])] for k in range(runs[0]['epochs'])]
     dot = box.locator('.hx-dot').nth(4); b = dot.bounding_box(); box.page.mouse.move(b['x'] + b['width']/2, b['y'] + b['height']/2); agrees(runs[0], 4, 'hits')     # by pointer
 
