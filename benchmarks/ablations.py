@@ -22,7 +22,7 @@ from hettrans.data.dataset import from_frames, open_dataset
 from hettrans.engine.evaluate import case_ranks
 from hettrans.engine.metrics import case_values
 from hettrans.engine.run import fit
-from results_table import add_rows, rows_of
+from results_table import add_rows, fields_of, rows_of
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {   # name -> (what changes, reasons where it should pay)
@@ -108,12 +108,11 @@ def make_run(w, variant, ds, seed, out, bar):
     done = json.loads((out/'training.json').read_text())
     return run, {'valid_ndcg@10': round(done['best'], 5), 'epochs': done['epoch']}
 
-def words(pairs): return dict(p.split('=', 1) for p in pairs)
 def label(name, pairs): return ' '.join([name, *sorted(pairs)])
 
 def run_one(world, variant, seed, a):
     w, began, out = WORLDS[world], time.time(), Path(tempfile.mkdtemp(prefix='ablation-'))
-    w = replace(w, fields=w.fields | words(a.set), dials=w.dials | {k: float(v) for k, v in words(a.dials).items()})
+    w = replace(w, fields=w.fields | fields_of(a.set), dials=w.dials | {k: float(v) for k, v in fields_of(a.dials).items()})
     dials = w.dials | {k: v for k, v in dict(users=a.users, items=a.items).items() if v}
     ds = open_dataset('marketplace', seed=seed, **dials)
     run, said = make_run(w, variant, ds, seed, out/'run', a.bar)

@@ -25,7 +25,7 @@ not run again.
 import argparse, json, os, resource, shutil, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np
-from results_table import add_rows, data_at, machine, rows_of, seed_mean
+from results_table import add_rows, data_at, fields_of, machine, rows_of, seed_mean
 
 ROOT = Path(__file__).parents[1]
 PINS = ['torch==2.13.0', 'numpy==2.4.6', 'pandas==3.1.1', 'scikit-learn==1.9.1', 'pyyaml==6.0.3', 'tqdm==4.70.1', 'pyarrow==26.0.1', 'polars==2.1.0', 'h5py==3.16.0', 'ray==2.60.0']    # what fuxictr.pytorch imports
@@ -105,7 +105,7 @@ def run_one(ds, model, seed, a):
     from hettrans.engine.run import count_params, fit
     from hettrans.homer.count import counted_params
     out, began, (name, fields) = Path(tempfile.mkdtemp(prefix='fuxictr-')), cpu_minutes(), OURS[model]
-    run = fit(name, ds, out/'run', preset='paper', bar=a.bar, **(fields | CHOSEN[a.dataset] | dict(seed=seed, split=a.split, max_past=a.max_past, recency_rows=a.max_past) | dict(w.split('=', 1) for w in a.set)))
+    run = fit(name, ds, out/'run', preset='paper', bar=a.bar, **(fields | CHOSEN[a.dataset] | dict(seed=seed, split=a.split, max_past=a.max_past, recency_rows=a.max_past) | fields_of(a.set)))
     minutes, done = cpu_minutes() - began, json.loads((out/'run'/'training.json').read_text())
     label, request = hand_over(run, out, seed, model)
     logit, _ = set_logits(run, lambda r: run.data.batch(run.split.test[r]), run.data.sizes[run.split.test], run.catalogue)

@@ -28,7 +28,7 @@ from hettrans.engine.rank_run import RankRun, ranking_batches, set_logits
 from hettrans.engine.ranking import NAMES, Judged, middle, ranking_difference, ranking_metrics
 from hettrans.engine.registry import configure, model_entry, preset_fields
 from hettrans.engine.run import build_model, count_params
-from results_table import add_rows, data_at, machine, rows_of
+from results_table import add_rows, data_at, fields_of, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 SPLIT, FOLDS, PRIOR = 'user-time:0.2', 10, 3   # PRIOR: a mean starts with so many ratings of the average kind
@@ -158,7 +158,7 @@ def main():
     p.add_argument('--data', type=Path, help='folder of the original files'); p.add_argument('--bar', action='store_true'); p.add_argument('--unexposed', type=int, default=4, help='films per request that were not exposed, at the most')
     p.add_argument('--out', type=Path, default=ROOT/'benchmarks'/'results'/'ml100k_requests.csv')
     a = p.parse_args()
-    fields, world, base = dict(w.split('=', 1) for w in a.set), None, {}
+    fields, world, base = fields_of(a.set), None, {}
     for seed in range(a.first_seed, a.first_seed + a.seeds):
         for model in a.models:
             if model not in TRAINED and seed: continue       # no chance in them

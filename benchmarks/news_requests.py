@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from hettrans.data.public_requests import import_public
 from hettrans.engine.run import fit
-from results_table import add_rows, data_at, machine, rows_of
+from results_table import add_rows, data_at, fields_of, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLES, METRICS, KEY = dict(mind='mind_sample', ebnerd='ebnerd_sample'), ['auc', 'gauc', 'logloss', 'calibration'], ['dataset', 'model', 'preset', 'set', 'seed', 'split']
@@ -23,7 +23,7 @@ def one(name, model, seed, a):
     out, began = Path(tempfile.mkdtemp(prefix='news-')), time.time()
     import_public(name, a.data/SAMPLES[name] if a.data else data_at(SAMPLES[name]), out/'data', progress=False)
     read, began = time.time() - began, time.time()
-    r = fit(model, out/'data', out/'run', preset=a.preset, bar=a.bar, **dict(epochs=1, seed=seed, split=a.split) | dict(w.split('=', 1) for w in a.set))
+    r = fit(model, out/'data', out/'run', preset=a.preset, bar=a.bar, **dict(epochs=1, seed=seed, split=a.split) | fields_of(a.set))
     start, end = r.data.past.spans(r.split.test)
     row = {k: v for k, v in r.metrics.items() if k in FIELDS and k not in ('seed', 'split')}
     row |= dict(pasts=float(np.mean(end > start)), past_mean=float(np.mean(end - start)), epochs=json.loads((out/'run'/'training.json').read_text())['epoch'], import_seconds=round(read, 1), train_seconds=round(time.time() - began, 1))

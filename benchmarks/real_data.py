@@ -13,7 +13,7 @@ import argparse, json, shutil, tempfile, time
 from pathlib import Path
 from hettrans.data.dataset import BUILT_IN, open_dataset
 from hettrans.engine.run import fit
-from results_table import add_rows, data_at, machine, rows_of
+from results_table import add_rows, data_at, fields_of, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 METRICS = ['recall@10', 'ndcg@10', 'recall@50', 'recall@100']
@@ -25,7 +25,7 @@ def key(row): return tuple(str(row[k]) for k in ('dataset', 'model', 'preset', '
 def run(ds, a, model, seed, ties, keeps):
     "Train one model once, judge it for every way of treating seen items"
     began, out = time.time(), Path(tempfile.mkdtemp(prefix='study-'))
-    sets = dict(s.split('=', 1) for s in a.set)
+    sets = fields_of(a.set)
     protocol = dict(split=a.split, ties=ties, tie_seed=seed, request_time=a.request_time, seed=seed)
     r = fit(model, ds, out/'run', preset=a.preset, bar=a.bar, **protocol, **sets)
     minutes = round((time.time() - began)/60, 1)

@@ -27,7 +27,7 @@ Reads $HETTRANS_DATA (default data/, then ../shared/data). Rows that are in the 
 """
 import argparse, json, math, os, resource, shutil, subprocess, sys, tempfile
 from pathlib import Path
-from results_table import add_rows, data_at, machine, rows_of
+from results_table import add_rows, data_at, fields_of, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 PEER, LOG = 'recbole==1.2.1', 'sorted'
@@ -46,7 +46,7 @@ def cpu_minutes(): return sum(u.ru_utime + u.ru_stime for u in map(resource.getr
 
 def settings(variant, words):
     "Fields of both sides, fields of ours alone, and how the CSV calls them"
-    chosen = dict(w.split('=', 1) for w in words)
+    chosen = fields_of(words)
     same = {k: type(v)(chosen.get(k, v)) for k, v in SAME.items()}
     own = {k: v for k, v in chosen.items() if k not in SAME} if VARIANTS[variant] is not None else {}
     return same, own, ' '.join(f'{k}={v}' for k, v in sorted((same | own).items()))

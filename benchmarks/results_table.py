@@ -12,6 +12,10 @@ def data_at(name):
         if (place/name).is_dir(): return place/name
     raise SystemExit(f"{name}: no such folder in {' or '.join(map(str, places))} (HETTRANS_DATA names another place; data/README.md says where the data comes from)")
 
+def fields_of(words):
+    "FIELD=VALUE words as a dictionary"
+    return dict(w.split('=', 1) for w in words)
+
 def rows_of(path):
     "Rows of a table, as words; none where there is no table yet"
     if not path.exists(): return []

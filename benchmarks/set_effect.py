@@ -22,7 +22,7 @@ from hettrans.data.marketplace import STYLES, MarketConfig, simulate
 from hettrans.data.pages import DEVICES, PageConfig, marketplace_with_requests, occasion_of
 from hettrans.engine.run import fit
 from hettrans.zoo.rank_parts import request_cost
-from results_table import add_rows, rows_of, seed_mean
+from results_table import add_rows, fields_of, rows_of, seed_mean
 
 ROOT = Path(__file__).parents[1]
 DENSE = {k: v for k, v in Quickstart().dials().items() if k not in ('users', 'requests')}     # the pages of the quickstart, at the sizes of the study
@@ -61,7 +61,7 @@ def world(name, seed, users):
 def run_one(name, variant, seed, a, ds, pages):
     "Train one variant in one world, judge it on the test"
     began, out, (model, fields) = time.time(), Path(tempfile.mkdtemp(prefix='set-effect-')), VARIANTS[variant]
-    run = fit(model, ds, out/'run', bar=a.bar, seed=seed, **(TRAIN | WORLDS[name][4] | fields | dict(x.split('=', 1) for x in a.set)))
+    run = fit(model, ds, out/'run', bar=a.bar, seed=seed, **(TRAIN | WORLDS[name][4] | fields | fields_of(a.set)))
     done, cost = json.loads((out/'run'/'training.json').read_text()), request_cost(run.model, run.encoder.tokens, 300, run.config['model'].max_past)
     valid = ' '.join(f"{json.loads(line)['auc']:.4f}" for line in (out/'run'/'metrics.jsonl').read_text().splitlines())
     shutil.rmtree(out)

@@ -23,7 +23,7 @@ from hettrans.engine.rank_run import set_logits
 from hettrans.engine.ranking import ranking_metrics
 from hettrans.engine.run import fit
 from hettrans.zoo.rank_parts import blind_spots, page_world, request_cost
-from results_table import add_rows, data_at, machine, rows_of
+from results_table import add_rows, data_at, fields_of, machine, rows_of
 
 ROOT = Path(__file__).parents[1]
 MODELS = ['din-dcn-moe', 'dcnv2', 'wukong', 'sasrec-ctr', 'cim', 'pointwise-homer', 'homer']
@@ -36,7 +36,7 @@ FIELDS = [*KEY, 'n', *(f'{m}{e}' for m in METRICS for e in ('', '_lo', '_hi')), 
 def settings(words, model):
     "The fields of one model, and how they are written into the table"
     mine = [w.split(':', 1)[1] if w.startswith(f'{model}:') else w for w in words if ':' not in w.split('=')[0] or w.startswith(f'{model}:')]
-    return dict(w.split('=', 1) for w in mine), ' '.join(sorted(mine))
+    return fields_of(mine), ' '.join(sorted(mine))
 
 @functools.lru_cache(1)
 def data(name, users, requests, seed):

@@ -16,7 +16,7 @@ import pandas as pd
 from hettrans.data.dataset import BUILT_IN, open_dataset
 from hettrans.data.public import import_public
 from real_data import ROOT, key, rows_of, run
-from results_table import data_at, seed_mean
+from results_table import data_at, fields_of, seed_mean
 
 VARIANTS = {   # name -> (model, its preset, fields that differ, time of the request)
     'popularity': ('popularity', 'auto', {}, 'unknown'),
@@ -57,7 +57,7 @@ def dataset(name):
 def settings(variant, a):
     "What `run` of real_data.py reads"
     model, preset, fields, request_time = VARIANTS[variant]
-    words = {**({} if model in ('popularity', 'item-graph') else dict(s.split('=', 1) for s in a.set)), **fields}
+    words = {**({} if model in ('popularity', 'item-graph') else fields_of(a.set)), **fields}
     return model, argparse.Namespace(**vars(a) | dict(preset=preset, request_time=request_time, set=[f'{k}={v}' for k, v in words.items()]))
 
 def wanted(ds, variant, seed, a):
