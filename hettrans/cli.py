@@ -253,6 +253,7 @@ def recommend(a):
     history = a.user if a.history is None else read_history(a.history, t['interactions'].roles['item'], t['items'].of_kind('vector'))
     try: out = run.recommend(history, a.k, a.at, a.keep_seen or None)
     except InputError as e: raise InputError(re.sub('^history(?=[,:])', lambda m: a.history if a.history not in (None, '-') else m[0], str(e))) from None
+    if not len(out) and not a.json: return say(f'no item is left: the history holds all {len(run.keys):,} items of the catalogue; --keep-seen lets them come back')
     if not a.json: return say(cards(run, out))
     key, features = shown_columns(run)
     told = {'rank', 'score', key, *(f for f, kind in features.items() if kind != 'vector')}
@@ -266,7 +267,7 @@ def score(a):
     run = load_run(a.run, a.device)
     if not hasattr(run, 'score'): raise InputError(f'{a.run}: {run.name} finds items of the catalogue; ask it with hettrans recommend')
     table = run.score(a.requests, a.shard)
-    if out.suffix == '.parquet': table.to_parquet(out, index=False)
+    if out.suffix == '.parquet': table.to_parquet(out.absolute(), index=False)   # a relative a:b would be taken for an address
     else: table.to_csv(out, index=False)
     say(f'{out}: {len(table):,} candidates of {table.request.nunique():,} requests')
 
@@ -274,7 +275,9 @@ def read_history(path:str, item:str='item_id', vectors=()):
     "A history from a file: CSV with a header, a JSON list, JSON lines, or one item id per line; - reads standard input"
     import io
     import pandas as pd
-    try: text = (sys.stdin.read() if path == '-' else Path(path).read_bytes().decode('utf-8')).removeprefix('\ufeff')
+    try:
+        data = getattr(sys.stdin, 'buffer', sys.stdin).read() if path == '-' else Path(path).read_bytes()   # a `StringIO` in the place of standard input has no bytes
+        text = (data if isinstance(data, str) else data.decode('utf-8')).removeprefix('\ufeff')
     except OSError as e: raise InputError(f'{path}: cannot be read ({e.strerror})') from None
     except UnicodeDecodeError as e: raise InputError(f'{path}: not UTF-8 text (byte {e.start})') from None
     if '\0' in text: raise InputError(f'{path}: not text (it holds a zero byte)')
@@ -283,11 +286,13 @@ def read_history(path:str, item:str='item_id', vectors=()):
     try:
         if lines[0][0] == '[': return json.loads(text)
         if lines[0][0] == '{': return [json.loads(l) for l in lines]
-    except ValueError as e: raise InputError(f'{path}: not valid JSON ({e})') from None
+    except (ValueError, RecursionError) as e: raise InputError(f'{path}: not valid JSON ({e})') from None
     if ',' not in lines[0] and lines[0] != item: return lines
     try: rows = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True, header=None, keep_default_na=False, na_values=[''])   # 'NA' is a text, and no column an index
     except ValueError as e: raise InputError(f'{path}: not valid CSV ({str(e).splitlines()[0]})') from None
     rows = rows[1:].set_axis(rows.iloc[0].fillna(''), axis=1).reset_index(drop=True)
+    if not len(rows): raise InputError(f'{path}: the history is empty: its first line, {lines[0][:60]!r}, is read as the header of a CSV file, and no row follows; item ids come one per line')
+    if len(twice := rows.columns[rows.columns.duplicated() & (rows.columns != '')]): raise InputError(f'{path}, column {twice[0]!r}: two columns have this name')
     rows = rows.loc[:, ~rows.columns.duplicated()]
     for f in set(vectors) & set(rows):   # "[0.5, 1]" is a vector where the schema says so
         for i, v in enumerate(cells := rows[f].tolist()):
@@ -379,12 +384,13 @@ TEACH = {   # what `--help` of a command says below its options
         gauc within each request (plain mean), logloss, and calibration (clicks promised by clicks that came); intervals over requests.""",
     'recommend': """
           hettrans recommend runs/first --user u000017 -k 5
-          printf 'i000012\ni000044\n' | hettrans recommend runs/first --history -
+          printf 'i000012\\ni000044\\n' | hettrans recommend runs/first --history -
           hettrans recommend runs/first --history basket.csv --at 1735689600
 
         A history is item ids, one per line, oldest first; or CSV (with a header), a JSON list or JSON lines with the columns of
         the data: item, time (seconds or a date) and features. An item that the catalogue lacks is read by its features.
-        Without times, behaviours are taken to lie a day apart.""",
+        Without times, behaviours are taken to lie a day apart. An id with a comma, or one that begins with { or [, needs CSV
+        or JSON: a first line with a comma is read as a header, one that begins so as JSON.""",
     'score': """
           hettrans train homer --data logs --out runs/ranker --set split=time:0.1
           hettrans score runs/ranker --requests tonight --out tonight.csv

@@ -34,6 +34,16 @@ def test_examples_of_the_help_are_words_that_the_parser_knows():
     assert len(found) > 10
     for words in found: parser().parse_args(words)
 
+@pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
+def test_texts_of_the_help_begin_at_the_edge(command):
+    "Paragraphs at the left edge, examples two further"
+    after = ok(*command, '--help').split('\n\n')[-1]
+    assert all(re.match(r'(  )?\S', l) for l in after.splitlines()), after
+    assert all(l.startswith('  ') for l in after.splitlines() if 'hettrans recommend' in l)
+
+def test_an_example_to_paste():
+    assert "\n  printf 'i000012\\ni000044\\n' | hettrans recommend runs/first --history -\n" in ok('recommend', '--help')
+
 def test_version():
     import hettrans
     assert ok('--version') == f'hettrans {hettrans.__version__}\n'
@@ -198,6 +208,23 @@ def test_keep_seen_counts_what_was_seen():
 
 def asked(file, *more): return [b['item_id'] for b in json.loads(ok('recommend', trained('heterrec'), '--history', file, '-k', 9, '--json', *more))]
 
+def piped(data:bytes): return io.TextIOWrapper(io.BytesIO(data), encoding='ascii', errors='surrogateescape')     # standard input, as Python opens it
+
+@pytest.mark.parametrize('data', [b'\xff', b'item_id\ni000001\n\xe9', '["é"]'.encode('latin-1'), 'i000001'.encode('utf-16')])
+def test_piped_bytes_that_are_no_text(data, monkeypatch, tmp_path):
+    (tmp_path/'h').write_bytes(data)
+    monkeypatch.setattr(sys, 'stdin', piped(data))
+    for path in ('-', tmp_path/'h'): assert f'{path}: not UTF-8 text' in fails('recommend', trained(), '--history', path)
+
+@pytest.mark.parametrize('odd', [['NaN'], ['Infinity'], ['null'], ['-Infinity', 'NaN']])
+def test_a_vector_with_a_gap(odd, tmp_path):
+    "Is what a dataset folder may not hold either"
+    width = len(open_dataset(shop()).items.image.iloc[0])
+    gap = f"[{', '.join(['1']*(width - len(odd)) + odd)}]"
+    (tmp_path/'h.json').write_text(f'[{{"item_id": "i000001"}}, {{"item_id": "new", "brand": "Bale", "image": {gap}}}]')
+    (tmp_path/'h.csv').write_text(f'item_id,brand,image\ni000001,,\nnew,Bale,"{gap}"\n')
+    for name in ('h.json', 'h.csv'): assert f"{tmp_path/name}, row 2, column 'image': vector with a missing or infinite number (1 row)" in fails('recommend', trained('heterrec'), '--history', tmp_path/name)
+
 def test_a_history_in_every_spelling(tmp_path, monkeypatch):
     "The same behaviours get the same answer, from whatever kind of file"
     ds = open_dataset(shop())
@@ -212,6 +239,7 @@ def test_a_history_in_every_spelling(tmp_path, monkeypatch):
     for name in ('h.csv', 'bom.csv', 'h.json', 'h.jsonl', 'dates.csv'): assert asked(tmp_path/name) == user, name
     monkeypatch.setattr(sys, 'stdin', io.StringIO((tmp_path/'h.csv').read_text()))
     assert asked('-') == user
+    for name in ('h.csv', 'bom.csv', 'h.json'): monkeypatch.setattr(sys, 'stdin', piped((tmp_path/name).read_bytes())); assert asked('-') == user, name
     plain = '\n'.join(rows.item_id)
     (tmp_path/'plain').write_text(plain + '\n\n'); (tmp_path/'one.csv').write_text('item_id\n' + plain); (tmp_path/'ids.json').write_text(json.dumps(list(rows.item_id)))
     assert asked(tmp_path/'plain') == asked(tmp_path/'one.csv') == asked(tmp_path/'ids.json')

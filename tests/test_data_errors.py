@@ -1,9 +1,12 @@
 "Every kind of bad dataset folder gives one line that says where, from `open_dataset` and from `check_dataset`"
-import gzip, warnings
+import gzip, os, warnings
+from pathlib import Path
 import numpy as np, pandas as pd, pytest
 import pyarrow as pa, pyarrow.parquet as pq
-from hettrans.data.dataset import Dataset, open_dataset, check_dataset, from_frames, save_dataset
+from hypothesis import example, given, settings, strategies as st
+from hettrans.data.dataset import NO_KEY, Dataset, check_dataset, describe, from_frames, open_dataset, save_dataset
 from hettrans.data.schema import InputError, Schema
+from hettrans.data.sequences import sort_behaviours
 from tiny import RANKING, RETRIEVAL, write
 
 SCHEMA = RETRIEVAL + RANKING
@@ -87,6 +90,9 @@ BAD = {   # name: (files to change, what the line must contain)
     'infinite in parquet':     (items(price=[1., np.inf, np.nan]), ['items.parquet', "'price'", 'row 2', 'infinite']),
     'text in the order':       (sub('interactions.csv', '1000,1', '1000,first'), ['interactions.csv', "'position'", 'row 2', 'first']),
     'missing order':           (sub('interactions.csv', '1000,1', '1000,'), ['interactions.csv', "'position'", 'row 2', 'missing order']),
+    'order is nan':            (sub('interactions.csv', '1000,1', '1000, NaN'), ['interactions.csv', "'position'", 'row 2', 'missing order', '(1 row)']),
+    'order beyond 64 bits':    (sub('interactions.csv', '1000,1', '1000,9223372036854775808'), ['interactions.csv', "'position'", 'row 2', "'9223372036854775808'", '64 bits', '(1 row)']),
+    'keys that differ by blanks': (sub('interactions.csv', 'a,2', 'a,2 ') | sub('items.csv', '3,lamp', '2 ,lamp'), ['items.csv', "'item_id'", 'row 3', "'2 '", 'blanks', '(1 row)']),
     'vector of another width': (sub('items.csv', '[0, 1]', '[0, 1, 2]') | {}, ['items.csv', "'image'", 'width']),
     'vector in parquet':       (items(image=[[1., 0.], [0., 1.], [1.]]), ['items.parquet', "'image'", 'row 3', 'width than 2']),
     'vector is a word':        (sub('items.csv', '"[0, 1]"', 'blue'), ['items.csv', "'image'", 'row 2', "'blue'"]),
@@ -181,9 +187,153 @@ def test_table_without_schema_is_mentioned(tmp_path):
     write(tmp_path, FILES | {'schema.toml': SCHEMA[:SCHEMA.index('[requests]')]})
     with pytest.warns(UserWarning, match=r'\[requests\]'): open_dataset(tmp_path)
 
+@pytest.mark.parametrize('text', NO_KEY)
+def test_a_missing_value_written_out_is_no_key(tmp_path, text):
+    "Where no users table tells, too; NA is a name, and stays one"
+    plain = SCHEMA[:SCHEMA.index('[users]')] + SCHEMA[SCHEMA.index('[interactions]'):SCHEMA.index('[requests]')]
+    files = {'schema.toml': plain, 'items.csv': ITEMS, 'interactions.csv': INTERACTIONS.replace('a,2', f'{text},2')}
+    write(tmp_path, files)
+    assert check_dataset(tmp_path) == [f"interactions.csv, column 'user_id', row 2: key '{text}' is a missing value, written out (1 row)"]
+    write(tmp_path, {'interactions.csv': INTERACTIONS.replace('a,2', 'NA,2')})
+    assert open_dataset(tmp_path).interactions.user_id.tolist() == ['a', 'NA', 'b']
+
+def test_blanks_around_a_key_are_said_where_they_make_two_of_one(tmp_path):
+    plain = SCHEMA[:SCHEMA.index('[users]')] + SCHEMA[SCHEMA.index('[interactions]'):SCHEMA.index('[requests]')]
+    log = 'user_id,item_id,timestamp,position,action\n{},1,1000,0,\n{},2,1000,1,\n{},3,2000,2,\n'
+    write(tmp_path, {'schema.toml': plain, 'items.csv': ITEMS, 'interactions.csv': log.format('u1', ' u1', 'u1 ')})
+    assert check_dataset(tmp_path) == ["interactions.csv, column 'user_id', row 2: key ' u1' and another one differ only by blanks around them (2 rows)"]
+    write(tmp_path, {'interactions.csv': log.format('u1 ', 'u2 ', ' u3')})
+    assert open_dataset(tmp_path).interactions.user_id.tolist() == ['u1 ', 'u2 ', ' u3']
+
+# Numbers and times that are finer than a float64, or than a second
+
+def kiosk(log, order=True): return from_frames({'items': {'key': 'i'}, 'interactions': dict(user='u', item='i', time='t') | (dict(order='o') if order else {})},
+                                               dict(items=pd.DataFrame(dict(i=log.i.unique())), interactions=log))
+
+whole = st.integers(-2**63, 2**63 - 1)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(whole, st.integers(2**60, 2**60 + 9)), min_size=1, max_size=6), st.booleans())
+@example([1700000000000000002, 1700000000000000001], False)
+def test_an_order_keeps_all_its_digits(orders, blanks):
+    "Text, as CSV gives it, and int64, as Parquet gives it, are the same numbers"
+    log = pd.DataFrame(dict(u='a', i=[f'i{k}' for k in range(len(orders))], t=5, o=orders))
+    text = log.assign(o=[f' {o} ' if blanks else str(o) for o in orders])
+    assert kiosk(text).interactions.o.tolist() == kiosk(log).interactions.o.tolist() == orders and kiosk(text).interactions.o.dtype == np.int64
+    assert (sort_behaviours(kiosk(text)).row_j == sort_behaviours(kiosk(log)).row_j).all()
+
+@pytest.mark.parametrize('kind', ['int8', 'uint8', 'uint64', 'Int64', 'object'])
+def test_an_order_of_any_whole_type(kind):
+    log = pd.DataFrame(dict(u='a', i=['x', 'y'], t=5, o=pd.Series([7, 3], dtype=kind)))
+    assert kiosk(log).interactions.o.tolist() == [7, 3] and kiosk(log).interactions.o.dtype == np.int64
+
+@pytest.mark.parametrize('orders, must', [(pd.Series([1, 2**63], dtype='uint64'), "'9223372036854775808' needs more than 64 bits"), (pd.Series([1, None], dtype='Int64'), 'missing order'),
+                                          (pd.Series([1, np.nan]), 'missing order'), (pd.Series([0, -2**63 - 1], dtype=object), 'needs more than 64 bits')])
+def test_an_order_that_cannot_be_kept_is_refused(orders, must):
+    with pytest.raises(InputError, match=must) as e: kiosk(pd.DataFrame(dict(u='a', i=['x', 'y'], t=5, o=orders)))
+    assert str(e.value).startswith("interactions, column 'o', row 2: ") and str(e.value).endswith('(1 row)')
+
+SPELL = dict(float=lambda ms: ms / 1000, datetime=lambda ms: pd.to_datetime(ms, unit='ms'), number=lambda ms: (ms / 1000).map('{:.3f}'.format), iso=lambda ms: pd.to_datetime(ms, unit='ms').map(lambda t: t.isoformat()))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4000)), min_size=1, max_size=12), st.sampled_from(list(SPELL)))
+@example([(0, 900), (0, 500), (1, 700), (0, 100)], 'float')
+def test_the_order_within_a_second_is_kept(rows, spelling):
+    "However time is spelt: histories come by exact time, equal exact times in file order; only rows of one user and one second change places"
+    ms, user = np.array([r[1] for r in rows]) + 10**12, [f'u{r[0]}' for r in rows]
+    ds = kiosk(pd.DataFrame(dict(u=user, i=[f'i{k}' for k in range(len(rows))], t=SPELL[spelling](pd.Series(ms)), n=range(len(rows)))), order=False)
+    log, n = sort_behaviours(ds), ds.interactions.n.to_numpy()
+    for u, key in enumerate(log.user_keys):
+        mine = [k for k in range(len(rows)) if user[k] == key]
+        assert n[log.row_j[log.offsets[u]:log.offsets[u + 1]]].tolist() == sorted(mine, key=lambda k: ms[k])
+    assert ds.interactions.u.tolist() == user and ds.interactions.t.tolist() == (ms // 1000).tolist() and ds.interactions.index.tolist() == list(range(len(rows)))
+
+def test_a_column_of_orders_has_the_word_within_a_second():
+    log = pd.DataFrame(dict(u='a', i=['x', 'y', 'z'], t=[5.9, 5.5, 5.1], o=[1, 2, 3]))
+    assert kiosk(log).interactions.i.tolist() == ['x', 'y', 'z'] and kiosk(log.drop(columns='o'), order=False).interactions.i.tolist() == ['z', 'y', 'x']
+
+def test_lines_count_the_rows_of_the_file():
+    "Rows change places only after every check"
+    log = pd.DataFrame(dict(u='a', i=['x', 'x', 'q'], t=[5.9, 5.5, 5.1]))
+    with pytest.raises(InputError, match="column 'i', row 3: unknown item 'q'"): from_frames({'items': {'key': 'i'}, 'interactions': dict(user='u', item='i', time='t')}, dict(items=pd.DataFrame(dict(i=['x'])), interactions=log))
+
+# What `describe` says of times
+
+@pytest.mark.parametrize('time, want', [('20240102', 'interactions from 1970-08-23 to 1970-08-23'), ('2024-01-02', 'interactions from 2024-01-02 to 2024-01-02'), (-1, 'interactions from 1969-12-31 to 1969-12-31')])
+def test_describe_says_the_days_of_a_log(time, want):
+    assert want in str(describe(kiosk(pd.DataFrame(dict(u='a', i=['x', 'y'], t=time)), order=False))).splitlines()
+
+def test_describe_without_two_behaviours_of_anybody(tmp_path):
+    text = str(describe(kiosk(pd.DataFrame(dict(u=['a', 'b'], i='x', t=[0, 10**5])), order=False)))
+    assert 'no user has two behaviours' in text and 'nan' not in text and 'from 1970-01-01 to 1970-01-02' in text
+    write(tmp_path, FILES); assert 'requests from 1970-01-01 to 1970-01-01' in str(describe(open_dataset(tmp_path)))
+
+# Folders: what may be written over, and what they may be called
+
 def test_save_refuses_a_foreign_folder(tmp_path):
     write(tmp_path, FILES); ds = open_dataset(tmp_path)
     with pytest.raises(InputError, match='already holds candidates.csv'): save_dataset(ds, tmp_path)
+
+def bytes_of(folder): return {p.name: p.read_bytes() for p in folder.iterdir()}
+def somebodys(folder, name='shop'):
+    "A folder of three Parquet tables that somebody made"
+    plain = SCHEMA[:SCHEMA.index('[requests]')].replace('"shop"', f'"{name}"')
+    write(folder, {k: v for k, v in FILES.items() if 'requests' not in k and 'candidates' not in k} | {'schema.toml': plain})
+    for t in ('items', 'users', 'interactions'): pd.read_csv(folder / f'{t}.csv').to_parquet(folder / f'{t}.parquet'); (folder / f'{t}.csv').unlink()
+    (folder / 'items.parquet').write_bytes(parquet(pd.DataFrame(dict(item_id=['1', '2', '3'], title='t', brand='b', price=1., image=[[1., 0.]] * 3))))
+    return folder
+
+FOREIGN = {   # what lies in the folder of Parquet tables that somebody made
+    'as it is': {}, 'called marketplace': {}, 'without a schema': {'schema.toml': None}, 'the schema is damaged': {'schema.toml': '[items'}, 'the schema alone': {f'{t}.parquet': None for t in ('items', 'users', 'interactions')}}
+@pytest.mark.parametrize('kind', FOREIGN)
+def test_nobodys_tables_are_written_over(tmp_path, kind):
+    "Not by the simulated shop, and not by another dataset of the same tables"
+    mine = somebodys(tmp_path / 'mine', 'marketplace' if 'called' in kind else 'shop')
+    for name, text in FOREIGN[kind].items(): (mine / name).unlink() if text is None else (mine / name).write_text(text)
+    before, market = bytes_of(mine), open_dataset('marketplace', users=20, items=200)
+    for ds in (market, Dataset(market.schema, market.tables)):
+        with pytest.raises(InputError, match='mine: already holds .*, which is no part of this dataset; choose another folder, or empty this one'): save_dataset(ds, mine)
+        assert bytes_of(mine) == before
+
+def test_what_we_wrote_may_be_written_again(tmp_path):
+    "A simulated shop by another one, with or without requests; any other dataset by one of the same schema, and an import of the same name"
+    market = lambda **kw: open_dataset('marketplace', users=20, items=200, **kw)
+    for ds in (market(), market(seed=1), market(requests=4, candidates=12, smallest=10), market(requests=4, candidates=12, smallest=10)):
+        save_dataset(ds, tmp_path / 'market'); pd.testing.assert_frame_equal(open_dataset(tmp_path / 'market').interactions, ds.interactions)
+    ds = open_dataset(somebodys(tmp_path / 'mine'))
+    fewer = Dataset(ds.schema, ds.tables | dict(interactions=ds.interactions[:2]))
+    save_dataset(fewer, tmp_path / 'mine'); assert len(open_dataset(tmp_path / 'mine').interactions) == 2
+    bare = from_frames({'name': 'shop', 'items': {'key': 'item_id'}, 'users': {'key': 'user_id'}, 'interactions': dict(user='user_id', item='item_id', time='timestamp')}, ds.tables)
+    with pytest.raises(InputError, match='already holds interactions.parquet'): save_dataset(bare, tmp_path / 'mine')
+    (tmp_path / 'mine/import.txt').write_text('shop: 3 rows\n'); save_dataset(bare, tmp_path / 'mine')
+    with pytest.raises(InputError, match='already holds interactions.parquet'): save_dataset(Dataset(Schema('bazaar', bare.schema.tables), bare.tables), tmp_path / 'mine')
+
+@pytest.mark.parametrize('after', range(4))
+def test_an_interrupted_writing_can_be_repeated(tmp_path, monkeypatch, after):
+    "Killed after any number of files: no dataset yet, and the next try makes it one"
+    from hettrans.data import dataset
+    ds, real, done = open_dataset('marketplace', users=20, items=200), os.replace, []
+    def replace(*a):
+        if len(done) == after: raise KeyboardInterrupt
+        done.append(a); real(*a)
+    with monkeypatch.context() as m:
+        m.setattr(dataset.os, 'replace', replace)
+        with pytest.raises(KeyboardInterrupt): save_dataset(ds, tmp_path / 'shop')
+    assert 'has no schema.toml' in check_dataset(tmp_path / 'shop')[0]
+    save_dataset(ds, tmp_path / 'shop')
+    assert check_dataset(tmp_path / 'shop') == [] and not list((tmp_path / 'shop').glob('*.part'))
+
+def test_a_relative_folder_with_a_colon(tmp_path, monkeypatch):
+    "`exp:1` is a folder, whatever Arrow takes it for"
+    monkeypatch.chdir(tmp_path); write(tmp_path / 'a', FILES); ds = open_dataset('a')
+    for folder in ('exp:1', 'runs:2/x', 's3:bucket'): save_dataset(ds, folder); assert check_dataset(folder) == [] and (tmp_path / folder / 'items.parquet').is_file()
+    write(Path('csv:1'), FILES); assert check_dataset('csv:1') == []
+    odd = from_frames(ds.schema, ds.tables | dict(items=ds.items.assign(odd=pd.Series([1j, 'x', None], dtype=object))))
+    with pytest.warns(UserWarning, match='saved as text'): save_dataset(odd, 'odd:1')
+    assert check_dataset('odd:1') == []
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    write(tmp_path / 'a', FILES); folder = tmp_path / os.fsdecode(b'\xff')
+    with pytest.raises(InputError, match='not a UTF-8 name') as e: save_dataset(open_dataset(tmp_path / 'a'), folder)
+    assert str(e.value).isascii() and not folder.exists()
 
 def test_truth_belongs_to_its_folder(tmp_path):
     ds = open_dataset('marketplace', users=20, items=200, seed=3); save_dataset(ds, tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from hettrans.data.dataset import check_dataset, describe, open_dataset, tie_share
-from hettrans.data.public import import_public, k_core, parse_line, PUBLIC
+from hettrans.data.public import _price, import_public, k_core, parse_line, PUBLIC
 from hettrans.data.schema import InputError
 
 DATA = Path(os.environ.get('HETTRANS_DATA', Path(__file__).parents[2] / 'shared' / 'data'))
@@ -98,6 +98,50 @@ def test_amazon_bad_source(tmp_path, bad, must):
     said = str(e.value).replace(str(tmp_path), '')
     assert must in said and '\n' not in said and not (tmp_path / 'dst' / 'schema.toml').exists()
 
+PRICES = {'$5.99': 5.99, '$1,299.00 - $2,000': 1299, ' from  14.99 ': 14.99, 'US$ 3': 3, '7.50\u00a0\u20ac': 7.5, 'USD 12': 12, '.99': .99, '$.99 to $2': .99, '1,234,567': 1234567, '3.': 3, 4: 4, 4.5: 4.5, '\u2014': None, '5,99': None,
+          '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{background-color:#fffbf3;border-color:#e77600': None, 'Only 3 left': None, '#fffbf3': None, '5.99.1': None, '$5 - ': None, '3 for $5': None, '1,2345': None,
+          '9' * 400: None, 10 ** 400: None, True: None}
+def test_amazon_price_is_a_price_from_end_to_end(tmp_path):
+    put(tmp_path / 'r.json', ''.join(json.dumps(dict(user_id='U', asin=f'B{n}', rating=1, timestamp=n)) + '\n' for n in range(len(PRICES) + 2)))
+    put(tmp_path / 'meta_r.json', ''.join(json.dumps(dict(asin=f'B{n}', title='x') | ({} if p is None else dict(price=p))) + '\n' for n, p in enumerate([*PRICES, '', None])))
+    ds, report = run('amazon', tmp_path, tmp_path / 'dst')
+    got = dict(zip([*PRICES, '', None], ds.items.set_index('item_id').price.loc[[f'B{n}' for n in range(len(PRICES) + 2)]]))
+    assert {p: None if np.isnan(x) else x for p, x in got.items()} == PRICES | {'': None, None: None}
+    assert f"{sum(x is None for x in PRICES.values())} prices cannot be read and are left out, the first is that of item 'B12'" in str(report)
+
+@given(st.integers(0, 10 ** 9), st.sampled_from(['', '$', 'CDN$ ', '\u00a3', 'EUR ', 'from $']), st.sampled_from(['', ' - ', '-', ' to ']), st.text(st.characters(blacklist_categories=['Cs', 'Z', 'Cc']), min_size=4))
+def test_price_round_trip(cents, sign, to, word):
+    text = f'{sign}{cents / 100:,.2f}' + (f'{to}{sign.removeprefix("from ")}{cents / 50:,.2f}' if to else '')
+    assert _price(text) == cents / 100 and (word.lower() == 'from' or np.isnan(_price(f'{word} x {text}'))) and np.isnan(_price(f'{text} {word}x'))
+
+ODD = [None, True, -1, 10 ** 400, 1e300, 13e14, -1e13, float('inf'), float('nan'), '1e300', 'x', '', ' ', 'nan', '\ud83d', 'a \ude00\ud83d b', ['B1'], {'a': 1}, [[]], [None], [['\ud83d']], [['a', 3]]]
+@pytest.mark.parametrize('say', [json.dumps, repr])
+@pytest.mark.parametrize('odd', ODD, ids=lambda v: json.dumps(v)[:20])
+def test_amazon_odd_values_stop_nothing(tmp_path, odd, say):
+    good, spoilt = dict(reviewerID='U', asin='B', overall=5.0, unixReviewTime=1369699200), ('reviewerID', 'user_id', 'asin', 'parent_asin', 'overall', 'rating', 'unixReviewTime', 'timestamp')
+    fields = ('asin', 'parent_asin', 'title', 'brand', 'store', 'price', 'categories', 'category', 'details')
+    lines = [good, *(good | {f: odd} for f in spoilt), *(good | dict(asin=f'M{f}') for f in fields)]
+    put(tmp_path / 'r.json', '\n'.join(map(say, lines)))
+    put(tmp_path / 'meta_r.json', '\n'.join(map(say, [dict(asin='B', title='one'), *(dict(asin=f'M{f}', title='two') | {f: odd} for f in fields)])))
+    ds, report = run('amazon', tmp_path, tmp_path / 'dst')
+    assert report.read == len(lines) and {'B', *(f'M{f}' for f in fields)} <= set(ds.items.item_id) and ds.interactions.timestamp.abs().max() <= 1e11
+    titles = ds.items.set_index('item_id').title
+    assert titles['B'] == 'one' and (titles[[f'M{f}' for f in fields[3:]]].fillna('two') == 'two').all()
+
+@pytest.mark.parametrize('change', [dict(unixReviewTime=1e300), dict(unixReviewTime=1369699200000000), dict(unixReviewTime=10 ** 400), dict(overall=10 ** 400), dict(overall=float('inf')), dict(overall='good'),
+    dict(asin=['B1']), dict(reviewerID={'a': 1}), dict(reviewerID=float('nan')), dict(asin='null'), dict(reviewerID=None)])
+def test_amazon_absurd_number_is_counted(tmp_path, recwarn, change):
+    text, rows = reviews(2018)
+    ds, report = run('amazon', amazon(tmp_path / 'src', 2018, text + json.dumps(dict(reviewerID='U1', asin='B1', overall=1.0, unixReviewTime=5) | change)), tmp_path / 'dst')
+    assert report.dropped['unreadable, or without user, item or time'] == 1 and len(ds.interactions) == len(rows) and not recwarn.list
+
+HALVES = [(r'a \ud83d b', 'a \ufffd b'), (r'\ud83d\ude00', '\U0001f600'), (r'\ude00\ud83d', '\ufffd\ufffd'), (r'\\ud83d', r'\ud83d'), (r'\U0000d83d', '\ufffd')]
+@pytest.mark.parametrize('text, is_', HALVES)
+def test_half_of_a_character(tmp_path, text, is_):
+    line = f"{{'asin': '{text}', 'x': ['{text}', {{'y': '{text}'}}]}}"
+    for l in [line] + [line.replace("'", '"')] * (r'\U' not in text): assert parse_line(l) == dict(asin=is_, x=[is_, dict(y=is_)])
+    for deep in (300, 700, 950, 99_999): parse_line('{"x": ' * deep + r'"\ud83d"' + '}' * deep)      # no traceback
+
 # k-core -----------------------------------------------------------------------------------------
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=60), st.integers(1, 5))
@@ -142,7 +186,9 @@ def test_movielens_1m(tmp_path):
     assert ds.interactions.item_id.tolist() == ['1193', '661', '1193'] and ds.users.occupation.tolist() == ['10', '16']
     assert ds.items.genres.tolist() == ['Drama', "Animation Children's Musical"] and '1 items without a behaviour left out' in str(report)
 
-@pytest.mark.parametrize('file, text, must', [('u.data', '1\t2\t3\n', ['u.data', 'line 1', '4 fields']), ('u.data', '1\t1\t3\t5\n1\t1\t3\tsoon\n', ['timestamp', 'row 2', 'soon']),
+@pytest.mark.parametrize('file, text, must', [('u.data', '1\t2\t3\n', ['u.data', 'line 1', '4 fields']), ('u.data', '1\t1\t3\t5\n1\t1\t3\tsoon\n', ["u.data, column 'timestamp', row 2", 'soon']),
+    *[('u.data', f'1\t1\t3\t5\n1\t1\t{r}\t5\n', [f"u.data, column 'rating', row 2: unparseable rating '{r}' (1 rows)"]) for r in ('', 'good', 'inf', '1e400')],
+    *[('u.data', f'1\t1\t3\t5\n1\t1\t3\t{t}\n', [f"u.data, column 'timestamp', row 2: unparseable time '{t}' (1 rows)"]) for t in ('1e300', '881250949000000', '')],
     ('u.item', '1|Toy Story (1995)|a||b|0\n', ['u.item', 'line 1', '24 fields']), ('u.user', None, ['u.user'])])
 def test_movielens_bad(tmp_path, file, text, must):
     src = ml100k(tmp_path / 'src')
@@ -162,11 +208,17 @@ def test_recbole(tmp_path):
 
 @pytest.mark.parametrize('text, must', [('', 'empty'), ('user_id:token\titem_id:token\n1\t2\n', 'no column of the time'), ('user_id\titem_id:token\n', 'NAME:TYPE'),
     ('user_id:token\titem_id:token\ttimestamp:float\n1\t2\n', 'line 2'), ('user_id:token\titem_id:token\ttimestamp:float\n1\t2\tx\n', 'row 1'),
-    ('user_id:token\titem_id:token\ttimestamp:float\n', 'no behaviour')])
+    ('user_id:token\titem_id:token\ttimestamp:float\n', 'no behaviour'), ('user_id:token\titem_id:token\ttimestamp:float\n1\t2\t1e300\n', "x.inter, column 'timestamp', row 1: unparseable time '1e300'"),
+    ('user_id:token\titem_id:token\tb:float\tb:token\ttimestamp:float\n1\t2\t1\t2\t3\n', "x.inter, line 1: there are several columns 'b'")])
 def test_recbole_bad(tmp_path, text, must):
     put(tmp_path / 'x.inter', text)
     with pytest.raises(InputError, match=must) as e: import_public('recbole', tmp_path, tmp_path / 'dst', progress=False)
     assert '\n' not in str(e.value)
+
+def test_recbole_says_that_position_is_left_out(tmp_path):
+    put(tmp_path / 'x.inter', 'user_id:token\titem_id:token\ttimestamp:float\tposition:float\n1\t2\t3\t9\n1\t3\t3\t8\n')
+    ds, report = run('recbole', tmp_path, tmp_path / 'dst')
+    assert "x.inter: column 'position' is left out" in str(report) and ds.interactions.position.tolist() == [0, 1]
 
 # Online Retail ----------------------------------------------------------------------------------
 HEAD = 'InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n'
@@ -193,7 +245,8 @@ def test_online_retail(tmp_path, encoding, iso):
     assert ds.interactions[ds.interactions.user_id == '12583'].timestamp.tolist() == [1292229900, 1293957900]
     assert ds.interactions.price_paid.tolist() == [3.75, 9, 2.55, 3.39] and set(ds.users.user_id) == {'17850', '12583'}
 
-@pytest.mark.parametrize('change, must', [(('InvoiceDate', 'Date'), "missing column 'InvoiceDate'"), (('12/13/2010 8:45', 'soon'), "row 5: unparseable date 'soon'"), (('12/13/2010', '13/13/2010'), 'row 5: unparseable')])
+@pytest.mark.parametrize('change, must', [(('InvoiceDate', 'Date'), "missing column 'InvoiceDate'"), (('12/13/2010 8:45', 'soon'), "row 5: unparseable date 'soon'"), (('12/13/2010', '13/13/2010'), 'row 5: unparseable'),
+    (('Country\n', 'Country,Price\n'), r"several columns mean 'UnitPrice' \(UnitPrice, Price\)"), (('Country\n', 'Country, StockCode\n'), r"several columns mean 'StockCode' \(StockCode,  ?StockCode\)")])
 def test_online_retail_bad(tmp_path, change, must):
     put(tmp_path / 'r.csv', (HEAD + ROWS).replace(*change))
     with pytest.raises(InputError, match=must): import_public('online-retail', tmp_path, tmp_path / 'dst', progress=False)
@@ -201,6 +254,10 @@ def test_online_retail_bad(tmp_path, change, must):
 def test_unknown_name(tmp_path):
     with pytest.raises(InputError, match="did you mean 'recbole'"): import_public('recbol', tmp_path, tmp_path / 'dst')
     assert all(callable(f) and text for f, text in PUBLIC.values())
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_negative_core(tmp_path, name):
+    with pytest.raises(InputError, match='core must be 0 or more, found -3'): import_public(name, tmp_path, tmp_path / 'dst', core=-3, progress=False)
 
 # Real files -------------------------------------------------------------------------------------
 def test_real_ml100k(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest
 from hypothesis import given, settings, strategies as st
 from hettrans.cli import main
 from hettrans.data.dataset import check_dataset, open_dataset
+from hettrans.data.panorama import read_pieces
 from hettrans.data.public import PUBLIC
 from hettrans.data.public_requests import (AGAIN, EMPTY, LOST, REQUESTS, UNTIMED, FolderWriter, RequestReport, days, import_ebnerd, import_kuairand, import_mind,
                                            import_movielens_requests, import_public, kinds, popular_unseen, request_runs, seen_before)
@@ -101,7 +102,14 @@ def test_writer_refuses_and_cleans_up(tmp_path):
         assert list((tmp_path / str(k)).iterdir()) == []
     put(tmp_path / 'old' / 'users.csv', 'user_id\n1\n')
     refused(lambda: write(tmp_path / 'old', part(1, 'a', watch=0)), 'already holds users.csv')
+    write(tmp_path / 'good', part(3, 'a', watch=0)); assert open_dataset(tmp_path / 'good').requests.request_id.tolist() == ['3']   # what it wrote, it writes again
+    write(mine := tmp_path / 'mine', part(1, 'a', watch=0)); (mine / 'schema.toml').unlink(); before = (mine / 'requests.parquet').read_bytes()
+    refused(lambda: write(mine, part(2, 'a', watch=0)), 'already holds candidates.parquet'); assert (mine / 'requests.parquet').read_bytes() == before
     put(tmp_path / 'file', 'x'); refused(lambda: write(tmp_path / 'file' / 'x', part(1, 'a', watch=0)), 'cannot be made')
+
+def test_a_folder_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path); write('exp:1', part(1, 'a', watch=0))
+    assert len(open_dataset('exp:1').requests) == 1 and len(next(read_pieces(Path('exp:1/requests.parquet'), ['user_id'], 10))) == 1
 
 def test_more_than_64_parts_keep_every_key(tmp_path):
     write(tmp_path / 'a', *(part(k, [f'i{k}', f'i{k % 7}'] if k > 6 else [f'i{k}'], watch=0) for k in range(200)))

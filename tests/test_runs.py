@@ -3,13 +3,13 @@ import functools, json
 from datetime import date, datetime, timezone
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
-from hettrans.data.dataset import from_frames
+from hettrans.data.dataset import from_frames, open_dataset
 from hettrans.data.neighbours import leave_own_out
 from hettrans.data.schema import InputError
 from hettrans.engine.evaluate import judge
 from hettrans.engine.run import LATEST, asked_catalogue, asking_times, check_cases, epoch_batches, fit, load_run, read_history, seconds_of, shown_names
 from hettrans.zoo.item_graph import ALPHAS
-from tiny import fails, ok, scratch
+from tiny import copy, fails, ok, scratch
 
 quick = settings(max_examples=25, deadline=None)
 N = 40    # items
@@ -156,7 +156,7 @@ def refusal(tmp_path, text, name='sasrec'):
     (tmp_path/'h.csv').write_text(text)
     return fails('recommend', trained(name).path, '--history', tmp_path/'h.csv')
 
-@pytest.mark.parametrize('word', ['NA', 'None', 'null', 'nan', 'N/A'])
+@pytest.mark.parametrize('word', ['NA', 'none', 'NULL', 'nil', 'N/A'])
 def test_words_that_are_no_gaps(word, tmp_path):
     items = frames()['items'].assign(sku=[word, *range(101, 100 + N)])
     log = frames()['interactions']
@@ -177,6 +177,16 @@ FILES = {   # a history, and what the line must say
     'a time that is none, later':     ('sku,when\n' + '101,2\n'*20 + '101,soon\n', ['h.csv, row 21', 'when', 'soon']),
     'backwards, later':               ('sku,when\n' + '101,2\n'*20 + '101,1\n', ['h.csv, row 21', 'earlier']),
     'no such column':                 ('item,when\n101,2\n', ['h.csv: there is no column', 'sku']),
+    'a header alone':                 ('101,102,103\n', ['h.csv', 'the history is empty', "'101,102,103'", 'header', 'one per line']),
+    'a name for two columns':         ('sku,when,when\n101,5,6\n', ["h.csv, column 'when'", 'two columns']),
+    'two columns of items':           ('sku,sku\n101,102\n', ["h.csv, column 'sku'", 'two columns']),
+    'half a pair':                    ('["101", "\\ud800"]', ['h.csv, row 2', 'no text']),
+    'half a pair in a word':          ('[{"sku": "101"}, {"sku": "new", "title": "a \\udc00 b"}]', ['h.csv, row 2', 'no text']),
+    'half a pair in a time':          ('[{"sku": "101", "when": "\\ud8ff"}]', ['h.csv, row 1', 'no text']),
+    'half a pair in a name':          ('{"sku": "101", "\\ud800": 2}', ['h.csv, row 1', 'no text']),
+    'a deep list':                    ('['*100_000, ['h.csv', 'not valid JSON']),
+    'a deep row':                     ('{"sku":'*100_000, ['h.csv', 'not valid JSON']),
+    'a number beyond all':            ('[{"sku": "new", "price": 1' + '0'*400 + '}]', ['h.csv', 'too large']),
     'milliseconds':                   ('sku,when\n101,1704067200000\n', ['h.csv, row 1', 'when = ', 'milliseconds']),
 }
 
@@ -188,7 +198,7 @@ def test_files_that_cannot_be_read(kind, tmp_path):
 
 def test_files_that_can(tmp_path):
     want = answer(tmp_path, 'sku,when\n101,5\n102,6\n')
-    for text in ('sku,when,\n101,5,\n102,6,\n', 'sku, when\n\n101, 5\n102, 6\n', '"sku","when"\n"101","5"\n"102","6"', 'when,sku\n5,101\n6,102\n', 'sku,when,stars\n101,5\n102,6\n'): assert answer(tmp_path, text) == want, text
+    for text in ('sku,when,\n101,5,\n102,6,\n', 'sku,when,,\n101,5,,\n102,6,,\n', 'sku, when\n\n101, 5\n102, 6\n', '"sku","when"\n"101","5"\n"102","6"', 'when,sku\n5,101\n6,102\n', 'sku,when,stars\n101,5\n102,6\n'): assert answer(tmp_path, text) == want, text
 
 # 8, 9. Arguments of other kinds
 
@@ -220,13 +230,108 @@ def test_when_it_cannot_be_asked(at):
 def test_how_many(k):
     with pytest.raises(InputError, match='k = '): trained().recommend('3', k)
 
+@pytest.mark.parametrize('name', ['popularity', 'sasrec'])
+def test_a_user_who_is_no_text(name):
+    for user in ('\udcff', 'u\ud800'):
+        with pytest.raises(InputError, match='^user: .* is no text'): trained(name).recommend(user)
+        assert 'user: ' in fails('recommend', trained(name).path, '--user', user)
+
+def test_settings_that_are_nested_too_deep(tmp_path):
+    run = copy(trained('popularity').path, tmp_path/'r'); (run/'config.json').write_text('['*100_000)
+    assert 'config.json: not valid JSON' in fails('evaluate', run)
+
+def test_a_counted_model_does_not_ask_for_features():
+    row, why = dict(sku='new', title='thing 3', price=2.), "row 1: item 'new' is not in the catalogue and "
+    for history in ([row], ['new']):
+        with pytest.raises(InputError, match=why + 'popularity reads no features'): trained('popularity').recommend(history)
+    with pytest.raises(InputError, match=why + 'brings no features'): trained().recommend(['new'])
+    assert len(trained().recommend([row], 5)) == 5
+
 def test_a_user_without_behaviours():
     for user in ('99', 99):
         with pytest.raises(InputError, match="user '99' has no behaviours in stall yet"): trained().recommend(user)
     assert "user '99' has no behaviours" in fails('recommend', trained().path, '--user', 99)
     with pytest.raises(InputError, match="user '98' is not in stall"): trained().recommend('98')
 
+# Scores that are none, and nothing left to recommend
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_damaged_weight_is_said(value):
+    run, said = load_run(trained().path), 0
+    want = len(run.recommend('3', N))
+    for p in run.model.parameters():
+        for i in (0, -1):
+            sound = p.data.reshape(-1)[i].item()
+            p.data.view(-1)[i] = value; run.scorer.forget()
+            try: assert len(run.recommend('3', N)) == want                                 # a row that nobody reads
+            except InputError as e: said += 1; assert str(e).startswith(f"{run.path}: the score of item '") and 'damaged weights' in str(e)
+            p.data.view(-1)[i] = sound; run.scorer.forget()
+    assert said > 5 and len(run.recommend('3', N)) == want
+
+def test_forty_bytes_of_the_weights(tmp_path):
+    run = copy(trained().path, tmp_path/'r'); file = run/'weights.safetensors'
+    b = file.read_bytes(); m = len(b)//2
+    file.write_bytes(b[:m] + b'\xff'*40 + b[m + 40:])
+    for more in ([], ['--json']): assert f'{run}: the score of item' in fails('recommend', run, '--user', 3, *more)
+    assert 'not a number' in fails('evaluate', run)
+
+@pytest.mark.parametrize('name', ['popularity', 'sasrec'])
+def test_who_has_seen_everything(name, tmp_path):
+    (tmp_path/'all').write_text('\n'.join(map(str, range(100, 100 + N))))
+    ask = ['recommend', trained(name).path, '--history', tmp_path/'all']
+    text = ok(*ask)
+    assert f'no item is left: the history holds all {N} items' in text and '--keep-seen' in text and text.count('\n') == 1
+    assert json.loads(ok(*ask, '--json')) == [] and len(json.loads(ok(*ask, '--json', '--keep-seen', '-k', N))) == N and '  1. ' in ok(*ask, '--keep-seen')
+    assert len(trained(name).recommend([*range(100, 100 + N)])) == 0
+
+# Tables of a run that are not what it was trained on
+
+def change(run, table, f):
+    file = run/f'data/{table}.parquet'; f(pd.read_parquet(file)).to_parquet(file, index=False)
+
+OTHER = {   # a table of the run, what is done to it, and whether the run is another one then
+    'items upside down':   ('items', lambda t: t[::-1], True),
+    'two items exchanged': ('items', lambda t: t.assign(sku=[*t.sku[:2][::-1], *t.sku[2:]]), True),
+    'one more item':       ('items', lambda t: pd.concat([t, t[:1].assign(sku='new')]), True),
+    'a second later':      ('interactions', lambda t: t.assign(when=t.when + (t.index == 7)), True),
+    'a behaviour less':    ('interactions', lambda t: t[1:], True),
+    'behaviours upside down': ('interactions', lambda t: t[::-1], True),
+    'other prices':        ('items', lambda t: t.assign(price=t.price + 1), False),
+    'another user':        ('users', lambda t: pd.concat([t, t[:1].assign(uid='1000')]), False),
+}
+
+@pytest.mark.parametrize('kind', OTHER)
+@pytest.mark.parametrize('name', ['popularity', 'sasrec'])
+def test_a_run_with_other_tables(name, kind, tmp_path):
+    table, f, other = OTHER[kind]
+    run = copy(trained(name).path, tmp_path/'r'); change(run, table, f)
+    if other: assert f"{run/'data'}: other items or behaviours" in fails('recommend', run, '--user', 3)
+    else: assert len(load_run(run).recommend('3', 5)) == 5
+
+def test_a_run_without_a_digest(tmp_path):
+    run = copy(trained('popularity').path, tmp_path/'r'); change(run, *OTHER['a second later'][:2])
+    saved = json.loads((run/'config.json').read_text()); del saved['log']; (run/'config.json').write_text(json.dumps(saved))
+    load_run(run)                                                                          # as versions before the digest wrote it
+
+@pytest.mark.parametrize('fields', [dict(ties='shuffle'), dict(ties='file'), dict(split='time:0.2')], ids=str)
+def test_a_run_is_what_it_was_trained_on(fields, tmp_path):
+    t = frames(); log = t['interactions']
+    for n, when in enumerate((log.when, log.when//86400, log.when + .5*(log.sku % 2))):   # also tied and between seconds
+        fit('popularity', stall(interactions=log.assign(when=when).sample(frac=1, random_state=n)), tmp_path/str(n), bar=False, **fields)
+        load_run(tmp_path/str(n))
+    ds = open_dataset('marketplace', users=40, items=200, requests=5, candidates=12, smallest=10, largest=16)      # with requests
+    assert load_run(fit('popularity', ds, tmp_path/'m', bar=False, **fields).path).ds.requests is not None
+
 # 13. Nothing left to judge
+
+@pytest.mark.parametrize('rows', [3, 4])
+def test_too_short_to_learn_from(rows, tmp_path):
+    ds = stall(interactions=frames()['interactions'].groupby('uid').head(rows))
+    if rows == 3:
+        with pytest.raises(InputError, match='stall: no user has two training behaviours'): fit('sasrec', ds, tmp_path/'r', **SMALL)
+        assert not (tmp_path/'r').exists()
+    else: assert fit('sasrec', ds, tmp_path/'r', **SMALL).metrics['n'] == 20
+    assert fit('popularity', ds, bar=False).metrics['n'] == 20
 
 def repeats(last=5):
     "Everybody buys one thing again and again; `last` is what user 0 buys last"
@@ -270,11 +375,20 @@ def test_a_batch_reads_the_catalogue_with_or_without_its_own_pairs(own):
     told, want = asked_catalogue(run, batch), leave_own_out(run.catalogue, batch, key.name, key.rows, 5)
     assert torch.equal(told['neighbours.weight'], want['neighbours.weight']) != own and (told is run.catalogue) == own
 
-def test_a_feature_called_neighbours_and_the_token_are_told_apart():
-    schema = SCHEMA | dict(items=dict(key='sku', features=dict(neighbours=dict(kind='numerical'))))
-    ds = stall(schema, items=frames()['items'].rename(columns=dict(price='neighbours')))
-    with pytest.raises(InputError, match='called .neighbours.'): fit('sasrec', ds, **SMALL, neighbours=3)
-    fit('sasrec', ds, **SMALL)
+@pytest.mark.parametrize('name,least', [('neighbours', 1), ('neighbours.weight', 1), ('.count', 0)])
+@pytest.mark.parametrize('model', ['sasrec', 'heterrec'])
+def test_a_feature_is_not_called_like_ours(model, name, least, tmp_path):
+    schema = SCHEMA | dict(items=dict(key='sku', features={name: dict(kind='numerical')}))
+    ds = stall(schema, items=frames()['items'].rename(columns=dict(price=name)))
+    for n in (0, 3):
+        if n < least: fit(model, ds, tmp_path/str(n), **SMALL, neighbours=n)
+        else:
+            with pytest.raises(InputError, match=f'items: a feature is called {name!r}, .*rename it'): fit(model, ds, tmp_path/str(n), **SMALL, neighbours=n)
+            assert not any((tmp_path/str(n)).iterdir())
+    fit('popularity', ds, bar=False)
+    behaviours = SCHEMA | dict(interactions=SCHEMA['interactions'] | dict(features={name: dict(kind='numerical')}))
+    run = fit(model, stall(behaviours, interactions=frames()['interactions'].rename(columns=dict(stars=name))), **SMALL, neighbours=3)   # of a behaviour it may be
+    assert len(run.recommend('3', 5)) == 5
 
 @pytest.mark.parametrize('keep', [True, False])
 def test_the_graph_chooses_its_alpha_by_the_protocol(keep):

@@ -96,7 +96,7 @@ def brand_names(n, rng):
     while len(names) < n: names[''.join(rng.choice(syllables, 2 + int(rng.random() < .5))).capitalize()] = 1
     return list(names)
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #974a2293
+# %% ../../nbs/1_data/02_marketplace.ipynb #a9cbed69
 def make_causes(config, rng):
     "The hidden causes of every item, as arrays of length `items`"
     n, brands = config.items, config.brands or max(8, config.items // 100)
@@ -104,6 +104,8 @@ def make_causes(config, rng):
     brand = rng.choice(brands, n, p=rng.dirichlet(np.full(brands, 8.)))
     style, tier = rng.integers(len(STYLES), size=n), rng.integers(3, size=n)
     wave = np.where(rng.random(n) < config.cold_share, rng.integers(1, WAVES + 1, size=n), 0)
+    early = 3 * config.behaviours + 1                                                             # a long history needs as many, before anything is released
+    wave[np.flatnonzero(wave)[:max(0, early - (wave == 0).sum())]] = 0
     weight = np.exp(rng.normal(size=n) * config.popularity * np.where(wave > 0, .25, 1))          # nobody knows yet which late items will sell
     return dict(leaf=leaf, brand=brand, style=style, tier=tier, wave=wave, weight=weight)
 
@@ -206,7 +208,7 @@ def find_shelf(shelves, kind, a_c, b_c, era_c, budget_c, past_ct):
     assert not len(open_c), 'somebody has seen the whole shop'
     return g_c, o_c, lo_c, hi_c
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #1d483d1f
+# %% ../../nbs/1_data/02_marketplace.ipynb #b83a210d
 def unroll(shelf, shelves):
     "All items of the shelves of all cases in one long list: case, item, weight"
     g_c, o_c, lo_c, hi_c = shelf
@@ -220,8 +222,8 @@ def draw_by_list(shelves, shelf, past_ct, rng):
     "One unseen item per case from its shelf, by listing the shelf"
     case, v, w = unroll(shelf, shelves)
     w = w * ~(past_ct[case] == v[:, None]).any(1)
-    total = np.bincount(case, w, minlength=len(past_ct))
-    at = total.cumsum() - total + rng.random(len(total)) * (1 - 1e-9) * total
+    w /= np.bincount(case, w)[case]                                              # every shelf weighs 1, so that none is lost beside heavier ones
+    at = np.arange(len(past_ct)) + rng.random(len(past_ct)) * (1 - 1e-9)
     return v[np.searchsorted(w.cumsum(), at, side='right')]
 
 # %% ../../nbs/1_data/02_marketplace.ipynb #482ef79d
@@ -590,22 +592,20 @@ def tables_of(log, items, users):
         plan=plans[log.plan_ut[u, t]], step=log.step_ut[u, t]))
     return interactions, truth
 
-# %% ../../nbs/1_data/02_marketplace.ipynb #7c7c3475
+# %% ../../nbs/1_data/02_marketplace.ipynb #ebd5ca30
 def simulate(
     config=MarketConfig(),    # sizes, dials and the seed
 ):
     "Make a marketplace; the same configuration gives the same bits"
-    dials = 'need need_change conjunction complements replenishment plans plan_start cold cold_share again popularity'.split()
-    for dial in dials:
-        if not 0 <= getattr(config, dial) <= (1 if dial in ('need', 'need_change', 'cold_share') else 1e6):
-            raise ValueError(f'dial {dial} = {getattr(config, dial)} is out of range')
+    limits = dict.fromkeys('conjunction complements replenishment plans plan_start cold again brands'.split(), 1e6) | dict(need=1, need_change=1, cold_share=1, popularity=4, seed=2**63 - 1)
+    for dial, most in limits.items():
+        if not 0 <= getattr(config, dial) <= most: raise ValueError(f'dial {dial} = {getattr(config, dial)} is out of range: between 0 and {most:g}')
     if config.items < 144 or config.users < 1 or config.behaviours < 5:
         raise ValueError('a marketplace needs a user, 5 behaviours, and at least 144 items')
+    if config.items <= 3 * config.behaviours:
+        raise ValueError(f'too few items: {config.items}, and a history may hold {3 * config.behaviours}; lower behaviours')
     world_rng, user_rng, life_rng = (np.random.default_rng([config.seed, k]) for k in range(3))
     causes = make_causes(config, world_rng)
-    there = (causes['wave'] == 0).sum()
-    if there <= 3 * config.behaviours:
-        raise ValueError(f'too few items: {there} from the start, and a history may hold {3 * config.behaviours}; lower cold_share or behaviours')
     items = make_items(causes, brand_names(causes['brand'].max() + 1, world_rng), world_rng)
     users, taste = make_users(config, causes, user_rng)
     waves = config.end - (np.geomspace(*RELEASES, WAVES) * 86400).astype(np.int64)

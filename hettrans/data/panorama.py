@@ -271,7 +271,7 @@ def read_pieces(path, columns, rows):
             if c not in names: raise InputError(f"{path.name}: missing column '{c}'; {did_you_mean(c, names)}")
     if path.suffix != '.parquet': df = _read(path); there(df.columns); yield df[columns]; return
     try:
-        file = pq.ParquetFile(path); there(file.schema_arrow.names)
+        file = pq.ParquetFile(path.absolute()); there(file.schema_arrow.names)
         for piece in file.iter_batches(rows, columns=columns): yield piece.to_pandas(integer_object_nulls=True, ignore_metadata=True)
     except (pa.ArrowException, OSError) as e: raise InputError(f"{path.name}: cannot be read as Parquet ({' '.join(str(e).split())[:150]})") from None
 

@@ -17,7 +17,7 @@ import numpy as np, pandas as pd
 import pyarrow as pa, pyarrow.compute as pc, pyarrow.csv as pacsv, pyarrow.parquet as pq
 from tqdm.auto import tqdm
 from .schema import InputError, Schema, ROLES, did_you_mean
-from .dataset import ENDINGS, check_tables, open_dataset
+from .dataset import check_tables, open_dataset, refuse_foreign
 from .public import PUBLIC, Report, each_line, find_one, import_movielens, import_public, import_recbole, kinds, read_fields
 
 # %% ../../nbs/5_homer/50b_public_requests.ipynb #222d8913
@@ -71,12 +71,10 @@ class FolderWriter:
         schema,        # as a dict
         extras=None,   # table -> {column: kind}: kept in the file, but no feature
     ):
-        self.folder, self.schema, self.extras = Path(folder), Schema.from_dict(schema, 'schema'), extras or {}
+        self.folder, self.schema, self.extras = Path(folder).absolute(), Schema.from_dict(schema, 'schema'), extras or {}
         self.sinks, self.rows, self.seen = {}, {}, dict(items=[], users=[])
         self.columns = {t: {**{c: r for r, c in spec.roles.items()}, **spec.features, **self.extras.get(t, {})} for t, spec in self.schema.tables.items()}
-        foreign = {f'{t}{e}' for t in ROLES for e in ENDINGS} - {f'{t}.parquet' for t in self.columns} | {'truth.toml'}
-        for name in sorted(foreign):
-            if (self.folder / name).exists(): raise InputError(f'{folder}: already holds {name}, which is no part of this dataset; choose another folder')
+        refuse_foreign(Path(folder), self.schema, {f'{t}.parquet' for t in self.columns} | {'schema.toml'})
         try: self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as e: raise InputError(f'{folder}: cannot be made ({e.strerror})') from None
 
@@ -220,7 +218,7 @@ def import_mind(
 # %% ../../nbs/5_homer/50b_public_requests.ipynb #6f1b6989
 def columns_of(path):
     "Names of the columns of a Parquet file"
-    try: return pq.read_schema(path).names
+    try: return pq.read_schema(path.absolute()).names
     except (pa.ArrowException, OSError) as e: raise InputError(f'{path.name}: cannot be read as Parquet ({e})') from None
 
 def needed(path, need, have):
@@ -234,7 +232,7 @@ def parquet_parts(path, need, may=(), progress=True, size=20_000):
     have, at = columns_of(path), 1
     needed(path, need, have)
     try:
-        f = pq.ParquetFile(path)
+        f = pq.ParquetFile(path.absolute())
         with tqdm(total=f.metadata.num_rows, unit='rows', unit_scale=True, desc=path.name, disable=not progress) as bar:
             for b in f.iter_batches(size, columns=[c for c in have if c in (*need, *may)]):
                 yield np.arange(at, at + len(b)), pa.table(b)

@@ -24,12 +24,13 @@ from .metrics import seen_pairs
 from .registry import Protocol, configure, flat, model_entry, preset_fields
 
 # %% auto #0
-__all__ = ['RANKING', 'FORMAT', 'UNFINISHED', 'make_split', 'fit_encoder', 'catalogue_codes', 'Run', 'count_params',
-           'check_cases', 'evaluate_run', 'history_of', 'encode_rows', 'new_codes', 'item_keys', 'place_items',
-           'seconds_of', 'no_time', 'history_times', 'typed_rows', 'read_history', 'asking_times', 'scores_after',
-           'shown_names', 'top_items', 'recommend', 'read_json', 'read_config', 'same_settings', 'digest', 'log_digest',
-           'same_log', 'prepare_folder', 'save_run', 'fit_counted', 'fit_config', 'build_model', 'epoch_batches',
-           'asked_catalogue', 'fit_trained', 'fit', 'load_weights', 'read_metrics', 'load_run']
+__all__ = ['NO_VALUE', 'RANKING', 'FORMAT', 'UNFINISHED', 'make_split', 'fit_encoder', 'check_names', 'catalogue_codes', 'Run',
+           'count_params', 'check_cases', 'evaluate_run', 'history_of', 'gap_in', 'encode_rows', 'new_codes',
+           'item_keys', 'place_items', 'seconds_of', 'no_time', 'history_times', 'typed_rows', 'read_history',
+           'asking_times', 'scores_after', 'shown_names', 'top_items', 'recommend', 'read_json', 'read_config',
+           'same_settings', 'digest', 'log_digest', 'same_log', 'prepare_folder', 'save_run', 'fit_counted',
+           'fit_config', 'build_model', 'epoch_batches', 'asked_catalogue', 'fit_trained', 'fit', 'load_weights',
+           'read_metrics', 'load_run']
 
 # %% ../../nbs/3_engine/29_runs.ipynb #f096222e
 def make_split(ds:Dataset, protocol:Protocol)->Split:
@@ -42,16 +43,21 @@ def fit_encoder(ds:Dataset, split:Split, config:EncodeConfig)->Encoder:
     t = ds.schema.tables
     return Encoder.fit(ds.items, t['items'], split.train_items, ds.interactions.iloc[split.log.row_j[split.train_rows]], t['interactions'], config)
 
-# %% ../../nbs/3_engine/29_runs.ipynb #f386c8e5
+# %% ../../nbs/3_engine/29_runs.ipynb #1b33b117
+def check_names(names, neighbours:int):
+    "`InputError` for a feature of the items that is called like what stands beside their codes"
+    for name, what, cure in (('.count', 'counts are', ''), *[(n, 'token is', ', or set neighbours=0') for n in ('neighbours', 'neighbours.weight')]*(neighbours > 0)):
+        if name in names: raise InputError(f'items: a feature is called {name!r}, as the {what}; rename it{cure}')
+
 def catalogue_codes(encoder:Encoder, ds:Dataset, split:Split, config:dict)->tuple[list, dict[str, Tensor]]:
     "The model's tokens, and the codes of the whole catalogue"
     tokens, codes = list(encoder.tokens), encoder.encode_items(ds.items)
+    check_names(codes, config['neighbours'].neighbours)
     count_v = np.bincount(split.log.item_j[split.train_rows], minlength=len(ds.items))
     codes['.count'] = torch.from_numpy(count_v.astype(np.float32))
     if not config['neighbours'].neighbours: return tokens, codes
     key = ds.schema.tables['items'].roles['key']
     if tokens[0].name != key: raise InputError('neighbours need the item id as a feature: use_id must be true')
-    if 'neighbours' in codes: raise InputError("items: a feature is called 'neighbours', as the token is; rename it, or set neighbours=0")
     spec, more = neighbour_token(split, codes[key], tokens[0].rows, config['neighbours'])
     items = sum(t.side == 'item' for t in tokens)
     return tokens[:items] + [spec] + tokens[items:], codes | more
@@ -119,12 +125,20 @@ def history_of(run:Run, user:str):
     read = slice(max(a, b - run.data.max_len), b)
     return run.data.items[read], run.data.times[read], {k: v[read] for k, v in run.data.extra.items()}, None, run.data.items[a:b].unique()
 
-# %% ../../nbs/3_engine/29_runs.ipynb #7e51d409
+# %% ../../nbs/3_engine/29_runs.ipynb #81ade6db
+def gap_in(vector)->bool:
+    "Does a cell hold a vector with a missing or infinite number? What is no vector of numbers is left to the encoder"
+    try: return isinstance(vector, (list, tuple, np.ndarray)) and not np.isfinite(np.asarray(vector, dtype=np.float64)).all()
+    except (TypeError, ValueError): return False
+
+NO_VALUE = dict(numerical=(lambda col: np.isinf(pd.to_numeric(col, errors='coerce').astype('float64')), 'infinite number'),   # what the encoder would read, and should not
+                vector=(lambda col: [gap_in(v) for v in col], 'vector with a missing or infinite number'))
+
 def encode_rows(encode, df:pd.DataFrame, kinds:dict)->dict[str, Tensor]:
     "Codes of rows of a typed history; the `InputError` of a value that cannot be read names its row"
-    for f in (f for f, kind in kinds.items() if kind == 'numerical'):
-        bad = np.flatnonzero(np.isinf(pd.to_numeric(df[f], errors='coerce').astype('float64')))
-        if len(bad): raise InputError(f"history, row {df.index[bad[0]] + 1}, column '{f}': infinite number ({len(bad)} row{'s'*(len(bad) > 1)})")
+    for f, (odd, what) in ((f, NO_VALUE[kind]) for f, kind in kinds.items() if kind in NO_VALUE):
+        bad = np.flatnonzero(odd(df[f]))
+        if len(bad): raise InputError(f"history, row {df.index[bad[0]] + 1}, column '{f}': {what} ({len(bad)} row{'s'*(len(bad) > 1)})")
     try: return encode(df)
     except (InputError, TypeError):
         for i in range(len(df)):
@@ -132,13 +146,13 @@ def encode_rows(encode, df:pd.DataFrame, kinds:dict)->dict[str, Tensor]:
             except (InputError, TypeError) as e: raise InputError(f'history, row {df.index[i] + 1}: {e}') from None
         raise
 
-# %% ../../nbs/3_engine/29_runs.ipynb #7238aeb7
+# %% ../../nbs/3_engine/29_runs.ipynb #1464e0c9
 def new_codes(run:Run, df:pd.DataFrame, keys:pd.Series, lost:np.ndarray)->dict[str, Tensor]:
     "Codes of the items in the rows `lost` of a typed history, which the catalogue lacks; `InputError` without features"
     table, keys, rows = run.ds.schema.tables['items'], keys.iloc[lost], df.iloc[lost]
     here = [f for f in table.features if f in df]
-    bare = np.flatnonzero(rows[here].isna().all(axis=1) | (run.encoder is None))
-    if len(bare): raise InputError(f'history, row {rows.index[bare[0]] + 1}: item {keys.iloc[bare[0]]!r} is not in the catalogue and brings no features to read it by ({len(bare)} such row{"s"*(len(bare) > 1)})')
+    bare, why = np.flatnonzero(rows[here].isna().all(axis=1) | (run.encoder is None)), 'brings no features to read it by' if run.encoder else f'{run.name} reads no features'
+    if len(bare): raise InputError(f'history, row {rows.index[bare[0]] + 1}: item {keys.iloc[bare[0]]!r} is not in the catalogue and {why} ({len(bare)} such row{"s"*(len(bare) > 1)})')
     codes = encode_rows(run.encoder.encode_items, rows.reindex(columns=[table.roles['key'], *table.features]).assign(**{table.roles['key']: keys}), table.features)
     return {k: codes[k].to(v) if k in codes else v.new_zeros(len(lost), *v.shape[1:]) for k, v in run.catalogue.items()}
 
@@ -224,7 +238,7 @@ def scores_after(run:Run, history, at=None)->np.ndarray:
         scorer._items = run.scorer.items_vd
     return scorer.scores(batch)[0].astype(np.float64)
 
-# %% ../../nbs/3_engine/29_runs.ipynb #f7c61d21
+# %% ../../nbs/3_engine/29_runs.ipynb #9e9a11dc
 def shown_names(columns)->dict[str, str]:
     "New names for columns of the catalogue that are called like ours"
     names = {}
@@ -238,6 +252,8 @@ def top_items(run:Run, history, k:int=10, at=None, keep_seen:bool|None=None)->pd
     "The `k` best items of the catalogue after a history, with rank, score and features; `keep_seen=None`: as the protocol says"
     if not isinstance(k, (int, np.integer)) or k < 1: raise InputError(f'k = {k!r}: a whole number from 1 expected')
     s = scores_after(run, history, at)
+    lost = np.flatnonzero(~(s < np.inf))
+    if len(lost): raise InputError(f'{run.path}: the score of item {run.keys[lost[0]]!r} is {s[lost[0]]} ({len(lost)} of {len(s)} scores are no finite numbers): damaged weights, or a number of the history that is too large')
     if not (run.config['protocol'].keep_seen if keep_seen is None else keep_seen): s[history[-1].numpy()] = -np.inf
     best = np.argsort(-s, kind='stable')[:k]
     best = best[np.isfinite(s[best])]
@@ -247,11 +263,16 @@ def top_items(run:Run, history, k:int=10, at=None, keep_seen:bool|None=None)->pd
 
 def recommend(self:Run, history, k:int=10, at=None, keep_seen:bool|None=None)->pd.DataFrame:
     "The `k` best items for a user id, or for a history typed by hand (see `read_history`), best first"
-    return top_items(self, read_history(self, history), k, at, keep_seen)
+    try: read = read_history(self, history)
+    except OverflowError as e: raise InputError(f'history: a number is too large ({e})') from None
+    except UnicodeEncodeError as e:
+        rows = [i for i, h in enumerate(history) if repr(e.object) in repr(h)] if isinstance(history, list) else []
+        raise InputError(f'{"user" if isinstance(history, str) else "history"}{f", row {rows[0] + 1}" if rows else ""}: {e.object!r} is no text, it holds half of a surrogate pair') from None
+    return top_items(self, read, k, at, keep_seen)
 
 Run.recommend = recommend
 
-# %% ../../nbs/3_engine/29_runs.ipynb #e293d4e3
+# %% ../../nbs/3_engine/29_runs.ipynb #2236b9c5
 RANKING = 'hettrans.engine.rank_run'   # fits and opens the models that rank
 FORMAT = 1                # of a run folder
 UNFINISHED = 'unfinished' # marks a folder whose config.json is still to come
@@ -259,7 +280,7 @@ UNFINISHED = 'unfinished' # marks a folder whose config.json is still to come
 def read_json(file:Path):
     "A JSON file; `InputError` when it is damaged"
     try: return json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise InputError(f'{file}: not valid JSON ({e})') from None
+    except (OSError, ValueError, RecursionError) as e: raise InputError(f'{file}: not valid JSON ({e})') from None
 
 def read_config(path:Path)->dict:
     "config.json of a run folder; `InputError` when it is missing, damaged or of another format"
@@ -343,14 +364,13 @@ def build_model(name:str, config, tokens:list, seed:int|None=None):
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as e: raise InputError(f'{name}: {e}') from None
     except KeyError as e: raise InputError(f'{name}: {e.args[0]!r} is not known') from None
 
-# %% ../../nbs/3_engine/29_runs.ipynb #327a5dec
+# %% ../../nbs/3_engine/29_runs.ipynb #0264f95a
 def epoch_batches(run:Run, epoch:int)->list:
     "Functions that make one batch each; the same epoch gives the same batches"
     t, split, data = run.config['train'], run.split, run.data
     rng, steps = np.random.default_rng([t.seed, epoch]), getattr(run.config['model'], 'steps', 1)
     if run.config['protocol'].new_orders: data = shuffled_ties(data, split.train_start_u, split.train_end_u, rng)
     start, end = windows(split.train_start_u, split.train_end_u, data.max_len)
-    if not len(start): raise InputError(f'{run.ds.name}: no user has two training behaviours, so there is nothing to learn from')
     return [lambda i=i: train_batch(data, start[i], end[i], steps) for i in length_batches(end - start, t.batch, rng)]
 
 # %% ../../nbs/3_engine/29_runs.ipynb #0a0ec91d
@@ -378,7 +398,7 @@ def fit_trained(name:str, ds:Dataset, out:Path, split:Split, config:dict, begun:
     write_text(out/'training.json', json.dumps(vars(progress), indent=1))
     return run
 
-# %% ../../nbs/3_engine/29_runs.ipynb #6cf18e73
+# %% ../../nbs/3_engine/29_runs.ipynb #54b57c97
 def fit(
     model:str,          # a name: `hettrans models` lists them
     ds,                 # a `Dataset`, a folder or a built-in name
@@ -400,6 +420,7 @@ def fit(
         fit_ranking = import_module(RANKING).fit_ranking   # later in the book
         return fit_ranking(model, ds, out, config, resume, bar, watch)
     split = make_split(ds, config['protocol'])
+    if model_entry(model).loss and (split.train_end_u - split.train_start_u).max(initial=0) < 2: raise InputError(f'{ds.name}: no user has two training behaviours, so there is nothing to learn from')
     for part in ('valid', 'test') if model_entry(model).loss else ('test',): check_cases(ds.name, split, part, config['protocol'].keep_seen)
     if begun := prepare_folder(out, model, config, resume):
         same_log(out, ds, split)
@@ -424,7 +445,7 @@ def read_metrics(path:Path)->dict:
     if not isinstance(metrics, dict): raise InputError(f"{path/'metrics.json'}: damaged, not a table of metrics")
     return metrics
 
-# %% ../../nbs/3_engine/29_runs.ipynb #d5e6ff75
+# %% ../../nbs/3_engine/29_runs.ipynb #255cebe3
 def load_run(
     path,               # a run folder
     device:str='cpu',   # where to put it
@@ -438,6 +459,7 @@ def load_run(
         load_ranking = import_module(RANKING).load_ranking
         return load_ranking(path, name, config, ds, device)
     split, metrics = make_split(ds, config['protocol']), read_metrics(path)
+    if saved.get('log', log := log_digest(ds, split)) != log: raise InputError(f"{path/'data'}: other items or behaviours than the run was trained on, or another order of them (digest {log}, in config.json {saved['log']})")
     if not entry.loss: return Run(path, name, entry.load().load(path, config['model']), ds, split, config, metrics=metrics)
     if not (path/'weights.safetensors').exists(): raise InputError(f'{path}: has no weights.safetensors; a training that stopped in its first epoch has none, and can be resumed')
     encoder = Encoder.load(path)
