@@ -1,4 +1,6 @@
 "HeterRec whole: no bit comes from the future, batch-mates change nothing, every switch trains, saved = loaded, unseen items are read from their features"
+import itertools, math
+from collections import defaultdict
 from dataclasses import replace
 import pytest, torch
 import torch.nn.functional as F
@@ -8,7 +10,9 @@ from hettrans.data.batches import SequenceBatch
 from hettrans.data.encode import TokenSpec
 from hettrans.data.schema import InputError
 from hettrans.engine.loop import read_tensors, write_tensors
-from hettrans.heterrec.model import PRESETS, UNKNOWN, HeterRec, HeterRecConfig, heterrec_loss, hide_ids, negative_log_q
+from hettrans.heterrec import model as heterrec_module
+from hettrans.heterrec.model import PRESETS, UNKNOWN, HeterRec, HeterRecConfig, heterrec_loss, hide_ids, make_hct, mask_name, negative_log_q
+from hettrans.nn.masks import MASKS as PREDICATES
 
 V = 9
 ITEM = [TokenSpec('item_id', 'table', V + 2, 1, 0), TokenSpec('brand', 'table', 5, 1, 0), TokenSpec('title', 'pieces', 6, 2, 0), TokenSpec('image', 'vector', 0, 1, 3)]
@@ -207,3 +211,113 @@ def test_only_ids_are_hidden():
     assert hide_ids(model.eval(), codes, codes) is codes
     model = build(replace(SMALL, id_dropout=.5), (*ITEM[1:], ACTION)).train()
     assert model.htfl.item.names[0] == 'brand' and hide_ids(model, codes, codes) is codes
+
+# Every switch is wired: the same weights, as far as their shapes allow, and random histories, and something else comes out
+
+def pair(base, switch):
+    "A model without and one with a switch, from the same seed; parameters of the same name and shape are equal"
+    a, b = build(base), build(replace(base, **switch))
+    known = {k: v for k, v in a.state_dict().items() if k in b.state_dict() and b.state_dict()[k].shape == v.shape}
+    if not {'out_scale', 'gap_slope', 'table_scale', 'tau'} & switch.keys(): b.load_state_dict(known, strict=False)
+    return a, b
+
+NETWORK = dict(token_mask=dict(mask='token'), past_items=dict(mask='past_items'), pre=dict(norm='pre'), slot=dict(slot=True), learned=dict(position='learned'), rotary=dict(position='rotary'), no_gap=dict(time_gap=False),
+    shared=dict(shared_gap=True), slope=dict(gap_slope=1.), no_htfl=dict(htfl=False), no_hct=dict(hct=False), mean=dict(fuse='mean'), total=dict(fuse='sum'), shrunk=dict(out_scale=.1), short=dict(table_scale=.5), heads=dict(heads=4),
+    token_layers=dict(token_layers=2), item_layers=dict(item_layers=2), narrow=dict(ffn=1), buckets=dict(gap_buckets=8))
+
+@pytest.mark.parametrize('name', NETWORK)
+def test_every_switch_of_the_network_is_heard(name):
+    g = torch.Generator().manual_seed(2)
+    codes, batch, (a, b) = catalogue(g), histories(g, [6, 5, 1, 4]), pair(SMALL, NETWORK[name])
+    with torch.inference_mode(): a, b = a(batch, codes).user_jd, b(batch, codes).user_jd
+    assert (a - b).abs().max() > 1e-3
+
+def test_without_token_norm_and_in_training():
+    g = torch.Generator().manual_seed(2)
+    codes, batch, base = catalogue(g), histories(g, [6, 5]), replace(SMALL, norm='pre', dropout=0., input_dropout=0.)
+    def read(model): torch.manual_seed(0); return model.train()(batch, codes).user_jd
+    for switch in (dict(token_norm=False), dict(dropout=.5), dict(input_dropout=.5)):
+        a, b = pair(base, switch)
+        assert torch.equal(read(a), read(a)) and (read(a) - read(b)).abs().max() > 1e-3, switch
+
+@pytest.mark.parametrize('mask', [*MASKS, 'item-block', 'past-items'])
+def test_the_mask_is_the_one_that_was_asked_for(mask):
+    for hct in (True, False): assert make_hct(replace(SMALL, mask=mask, hct=hct), 3).allow is PREDICATES[mask_name(mask)]
+    assert build(replace(SMALL, mask=mask)).hct.allow is PREDICATES[mask.replace('-', '_')]
+
+def test_the_transformer_is_the_one_that_was_asked_for():
+    wide = make_hct(replace(SMALL, token_layers=2, item_layers=3, shared_gap=True, norm='pre', position='rotary', dropout=.3, gap_buckets=7), 3)
+    assert (len(wide.token_stack.blocks), len(wide.item_stack.blocks)) == (2, 3)
+    assert [len(s.blocks) for h in [make_hct(replace(SMALL, hct=False, token_layers=2, item_layers=3), 3)] for s in (h.token_stack, h.item_stack)] == [5, 0]
+    plain = make_hct(SMALL, 3)
+    for b in (*wide.token_stack.blocks, *wide.item_stack.blocks): assert b.gap().shape[-1] == 7 and b.attention.rotary is not None and b.dropout.p == .3 and (b.gap()[0] == b.gap()[1]).all() and sum(p.numel() for p in b.gap.parameters()) == 7
+    for b in (*plain.token_stack.blocks, *plain.item_stack.blocks): assert b.attention.rotary is None and sum(p.numel() for p in b.gap.parameters()) == 2*40 and b.residual is not wide.token_stack.blocks[0].residual
+
+LOSS = replace(SMALL, steps=3, dropout=0., input_dropout=0.)
+IN, OUT = dict(negatives='in_batch'), dict(negatives='sampled')
+TRAINED_FOR = dict(cross_position=(IN, dict(cross_position=True)), indicator=(IN, dict(indicator=False)), margin=(IN, dict(margin=1e6)), zero_logit=(IN, dict(zero_logit=False)), step_weight=(IN, dict(step_weight=.5)),
+    steps=(IN, dict(steps=2)), in_batch_logq=(IN, dict(logq=True)), sampled_logq=(OUT | dict(sample_power=.7), dict(logq=True)), uniform_logq=(OUT, dict(logq=True)), sample_power=(OUT, dict(sample_power=2.)), n_sampled=(OUT, dict(n_sampled=30)),
+    sampled=(IN, OUT), catalogue=(IN, dict(negatives='catalogue')), mixed=(dict(negatives='catalogue'), dict(negatives='mixed', n_sampled=1)), sampled_margin=(OUT, dict(margin=1e6)), sampled_zero=(OUT, dict(zero_logit=False)),
+    token_weight=(IN, dict(token_weight=.5)), no_tokens=(IN, dict(token_weight=0.)), tau=(IN, dict(tau=.1)), dots=(IN, dict(normalise=False)), id_dropout=(IN, dict(id_dropout=.9)), tower=(IN, dict(tower_mlp=False)), tower_fuse=(IN, dict(tower_fuse='mean')))
+
+@pytest.mark.parametrize('name', TRAINED_FOR)
+def test_every_switch_of_the_loss_is_heard(name):
+    base, switch = TRAINED_FOR[name]
+    g = torch.Generator().manual_seed(3)
+    codes, batch, models = catalogue(g), histories(g, [4, 5, 6, 3], 3), pair(replace(LOSS, **base), switch)
+    def loss(m): torch.manual_seed(0); return heterrec_loss(m, m.train()(batch, codes), batch, codes).item()
+    a, b = map(loss, models)
+    assert a == loss(models[0]) and abs(a - b) > 1e-3
+
+@pytest.mark.parametrize('field, value', [('steps', 2), ('margin', .3), ('indicator', False), ('zero_logit', False), ('cross_position', True), ('n_sampled', 7), ('logq', True), ('step_weight', .5), ('negatives', 'sampled')])
+def test_the_loss_is_told(field, value):
+    assert getattr(LOSS.lmp, field) != value == getattr(replace(LOSS, **{field: value}).lmp, field)
+
+# The loss is the sum that the paper writes: items, and each feature whose values stand for the items that have them
+
+def step_by_hand(c, i, score, target, where, who, value, q, drawn):
+    "Step `i` in Python numbers; `score(i, j, item)` is a logit over tau, `value` names what collides, `q` its probability"
+    rows, total = [j for j in range(len(target)) if target[j][i] >= 0], 0.
+    for j in rows:
+        own, pos = target[j][i], score(i, j, target[j][i])
+        if c.indicator and i and not math.exp(score(i - 1, j, target[j][i - 1])) > math.exp(pos) + c.margin: continue
+        if c.negatives == 'in_batch': offered = [target[k][i] for k in rows if who[k] != who[j] and (c.cross_position or where[k] == where[j])]
+        elif c.negatives == 'sampled': offered = drawn
+        else: offered = {value[k]: k for k in (range(V) if c.negatives == 'catalogue' else [*drawn, *(k for t in target for k in t if k >= 0)])}.values()
+        share = lambda k: max(1, len(offered))*q[value[k]] if c.logq else 1.
+        total += math.log((c.zero_logit + math.exp(pos) + sum(math.exp(score(i, j, k))/share(k) for k in offered if value[k] != value[own]))/math.exp(pos))/len(rows)
+    return total
+
+def loss_by_hand(model, out, batch, codes, drawn):
+    "Vectors of the whole catalogue, one term for the items and one for each feature that is no bag"
+    c, target, where, who = model.config, batch.targets.tolist(), out.layout.positions.tolist(), out.layout.sequence.tolist()
+    count = codes['.count'].tolist()
+    weight = [max(1., n)**(c.sample_power if c.negatives == 'sampled' else 1.) for n in count]
+    whole = sum(weight) if c.negatives == 'sampled' else sum(count)
+    v_vd, t_vfd = model.towers(codes)
+    def term(heads, x_jd, items_vd, value):
+        u, items_vd, q = [F.normalize(head(x_jd), dim=-1) for head in heads], F.normalize(items_vd, dim=-1), defaultdict(float)
+        for v, w in zip(value, weight): q[v] += w/whole
+        score_ijv = torch.stack([x @ items_vd.T for x in u]).double()/c.tau
+        return sum(c.step_weight**i*step_by_hand(c, i, lambda *at: float(score_ijv[at]), target, where, who, value, q, drawn) for i in range(c.steps))
+    named = [range(V), [x[0] for x in codes['brand'].tolist()], [tuple(x) for x in codes['title'].tolist()], range(V)]   # what collides in ITEM: ids and raw vectors never
+    return term(model.step_heads, out.user_jd, v_vd, range(V)) + c.token_weight*sum(term(model.token_heads, out.token_jfd[:, s], t_vfd[:, s], value) for s, value in enumerate(named))
+
+HAND = [dict(steps=s, logq=q, cross_position=x) for s, q, x in itertools.product((1, 3), (False, True), (False, True))]
+HAND += [dict(steps=s, logq=q, negatives='sampled', sample_power=.7) for s, q in itertools.product((1, 3), (False, True))]
+HAND += [dict(negatives='sampled', logq=True, zero_logit=False), dict(negatives='catalogue', steps=3), dict(negatives='mixed', steps=3), dict(steps=3, indicator=False, margin=0., zero_logit=False)]
+
+@pytest.mark.parametrize('fields', HAND, ids=str)
+@torch.no_grad()
+def test_the_loss_is_the_sum_by_hand(fields, monkeypatch):
+    monkeypatch.setattr(heterrec_module, 'draw_rows', lambda *a, **kw: torch.tensor([8, 2, 8, 5]))
+    for seed in range(3):
+        g = torch.Generator().manual_seed(seed)
+        codes, batch = catalogue(g), histories(g, [4, 1, 5, 4], 3)
+        low = batch.targets == 0                                                           # item 0 is never asked for: places among the candidates are not rows of the catalogue
+        batch = replace(batch, targets=batch.targets.masked_fill(low, 3))
+        codes['brand'][:, 0] = torch.tensor([4, 1, 1, 3, 3, 4, 0, 1, 4])
+        codes['title'][4] = codes['title'][3]
+        model = build(replace(SMALL, **dict(tau=.3, token_weight=.5, step_weight=.7, margin=.2) | fields), seed=seed)
+        out = model(batch, codes)
+        assert_close(float(heterrec_loss(model, out, batch, codes)), loss_by_hand(model, out, batch, codes, [8, 2, 8, 5]), atol=1e-4, rtol=1e-5)

@@ -40,3 +40,22 @@ def test_first_top_takes_what_a_stable_sort_takes(v, k, seed):
     want = s_bv.sort(dim=1, descending=True, stable=True)
     for b in range(5): assert i[b][keep[b]].tolist() == sorted(j for x, j in zip(want.values[b, :k].tolist(), want.indices[b, :k].tolist()) if x > -torch.inf)
     assert_close(s, s_bv.gather(1, i))
+
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 20), st.floats(0, 1), st.booleans(), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_all_cells_and_exclusions_give_what_exact_search_gives(v, b, k, share, packed, seed):
+    pytest.importorskip('faiss')
+    r = torch.Generator().manual_seed(seed)
+    whole = lambda n: torch.randint(-99, 100, (n, 5), generator=r).float()              # scores exact in float32
+    items_vd, query_bd = whole(v), whole(b)
+    best_first = (query_bd @ items_vd.T).argsort(dim=1, descending=True)
+    seen = [best_first[i, :round(share*v*(i + 1)/b)].tolist() for i in range(b)]        # the best ones are excluded, for each query another number
+    exclude = (torch.tensor([0, *map(len, seen)]).cumsum(0), torch.tensor(sum(seen, []), dtype=torch.long)) if packed else seen
+    lists = max(1, v//8)
+    index, exact = build_index(items_vd, 'ivf', lists=lists, probes=lists), build_index(items_vd)
+    (best, at), (want, rows) = index.search(query_bd, k, exclude), exact.search(query_bd, k, exclude)
+    assert torch.equal(best, want) and torch.equal(at < 0, rows < 0)
+    for i in range(b):
+        found = at[i][at[i] >= 0]
+        assert not set(found.tolist()) & set(seen[i]) and len(found.unique()) == len(found) == min(k, v - len(seen[i]))
+        assert torch.equal(items_vd[found] @ query_bd[i], best[i][:len(found)])             # rows of equal scores may change places

@@ -7,7 +7,9 @@ from hettrans.data.dataset import from_frames, open_dataset
 from hettrans.data.neighbours import leave_own_out
 from hettrans.data.schema import InputError
 from hettrans.engine.evaluate import judge
+from hettrans.engine.loop import TrainConfig, place, read_tensors, train, train_step
 from hettrans.engine.run import LATEST, asked_catalogue, asking_times, check_cases, epoch_batches, fit, load_run, read_history, seconds_of, shown_names
+from hettrans.heterrec.model import UNKNOWN
 from hettrans.zoo.item_graph import ALPHAS
 from tiny import copy, fails, ok, scratch
 
@@ -399,3 +401,86 @@ def test_the_graph_chooses_its_alpha_by_the_protocol(keep):
     chosen, value = run.model.alpha, {}
     for run.model.alpha in ALPHAS: value[run.model.alpha] = judge(run.scorer(run.split.valid), run.split.valid, run.split.log.item_j, keep, intervals=False)['ndcg@10']
     assert value[chosen] == max(value.values()) > min(value.values())
+
+# What is not known while training does not reach it
+
+def with_answers(n):
+    "Twenty users of eight training behaviours and one for validation; their last one, item, stars and time, depends on `n`. Items 30 to 39 and their brands are only answers"
+    rng = np.random.default_rng(5)
+    items = frames()['items'].assign(brand=['a', 'b']*15 + ['c']*5 + ['d']*5)
+    log = pd.DataFrame([(u, 100 + i, 86400*(k + 1) + u, float(k % 5)) for u in range(20) for k, i in enumerate(rng.permutation(30)[:9])], columns=['uid', 'sku', 'when', 'stars'])
+    last = pd.DataFrame([(u, 100 + ((7*u + 11*n) % 30 if u % 2 else 30 + 5*n + u//2 % 5), 86400*(12 + 5*n) + u, 50. + 20*n) for u in range(20)], columns=log.columns)
+    return stall(items=items, interactions=pd.concat([log, last]))
+
+NOT_SEEN = dict(sasrec=('sasrec', {}), heterrec=('heterrec', dict(preset='paper', neighbours=3)), by_counts=('heterrec', dict(preset='paper', negatives='sampled', n_sampled=20, sample_power=1., logq=True, token_weight=0.)),
+                in_batch=('heterrec', dict(preset='paper', logq=True)))
+
+@pytest.mark.parametrize('kind', NOT_SEEN)
+def test_the_answers_of_the_test_reach_nothing_that_is_trained(kind, tmp_path):
+    name, fields = NOT_SEEN[kind]
+    a, b = (fit(name, with_answers(n), tmp_path/str(n), keep_seen=True, **SMALL | dict(epochs=2), **fields) for n in (0, 1))
+    told = lambda run: {f.name: f.read_bytes() for f in run.path.iterdir() if f.is_file() and f.name not in ('config.json', 'metrics.json', 'metrics.jsonl', 'training.json', 'last.safetensors')}
+    lines = lambda run: [json.loads(l) | dict(seconds=0) for l in (run.path/'metrics.jsonl').read_text().splitlines()]
+    assert 'weights.safetensors' in told(a) and len(told(a)) > 1 and told(a) == told(b)          # with the encoder's files
+    assert lines(a) == lines(b) and len(lines(a)) == 2
+    assert all(torch.equal(a.catalogue[k], b.catalogue[k]) for k in a.catalogue)
+    assert a.catalogue['.count'].sum() == 20*8 and (a.catalogue['.count'][30:] == 0).all()
+    assert (a.catalogue['brand'][:30] > UNKNOWN).all() and (a.catalogue['brand'][30:] == UNKNOWN).all()   # the brands of items that training never met
+    drop = lambda m: {k: v for k, v in m.items() if k not in ('seconds', 'seed', 'split', 'params')}
+    assert drop(a.metrics) != drop(b.metrics)
+
+def test_the_answers_of_the_validation_choose_the_weights(tmp_path):
+    run = fit('sasrec', with_answers(0), tmp_path/'r', **SMALL | dict(epochs=3))
+    valid, test = run.evaluate('valid', intervals=False), run.evaluate('test', intervals=False)
+    noted = [json.loads(l) for l in (run.path/'metrics.jsonl').read_text().splitlines()]
+    assert valid['ndcg@10'] == max(l['ndcg@10'] for l in noted) and valid['ndcg@10'] != test['ndcg@10'] == run.metrics['ndcg@10']
+
+# Items beyond the catalogue are read by their features
+
+@pytest.mark.parametrize('feature, one, other', [('title', 'red hat', 'blue shoe'), ('brand', 'a', 'b'), ('price', 3., 45.), ('score', .1, .9)])
+@pytest.mark.parametrize('name', ['sasrec', 'heterrec'])
+def test_other_features_of_a_new_item_give_other_scores(name, feature, one, other):
+    run, same = features_run(name), dict(sku='new', title='green hat', brand='a', price=15., score=.5)
+    score = lambda row: run.recommend(['101', row], N, keep_seen=True).set_index('sku').score.sort_index()
+    a, again, b = score(same | {feature: one}), score(same | {feature: one}), score(same | {feature: other})
+    assert a.equals(again) and len(a) == N and (a - b).abs().max() > 1e-6
+    alone = lambda value: run.recommend([{'sku': 'new', feature: value}], N, keep_seen=True).set_index('sku').score.sort_index()
+    assert (alone(one) - alone(other)).abs().max() > 1e-6
+
+@functools.cache
+def features_run(name): return fit(name, stall(items=frames()['items'].assign(title=[f'{c} {k}' for c in ('red', 'green', 'blue', 'white') for k in ('hat', 'shoe')]*(N//8))), scratch()/f'features-{name}', **SMALL, **(dict(preset='paper') if name == 'heterrec' else {}))
+
+# The loop: the best weights, patience, and the largest gradient
+
+def go(out, values, loss_of=lambda model, x: model(x).square().sum(), **fields):
+    "Train one number per epoch with the validation metrics `values`; the model, the progress and the weights after every epoch"
+    model, left, after = torch.nn.Linear(3, 1), iter(values), []
+    def validate(m): after.append({k: v.clone() for k, v in m.state_dict().items()}); return {'ndcg@10': next(left)}
+    out.mkdir()
+    return model, train(model, lambda epoch: [lambda: torch.ones(2, 3)]*2, loss_of, validate, TrainConfig(**dict(device='cpu', epochs=len(values), lr=.05, schedule='constant') | fields), out, bar=False), after
+
+same_weights = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+@pytest.mark.parametrize('values, best', [([.1, .2, .3], 2), ([.3, .2, .1], 0), ([.1, .5, .2, .4], 1), ([.2, .2, .2], 0)])
+def test_the_best_weights_end_in_the_model_and_in_the_file(values, best, tmp_path):
+    model, p, after = go(tmp_path/'r', values)
+    assert p.best_epoch == best and p.best == values[best] and len(after) == len(values)
+    assert [same_weights(model.state_dict(), w) for w in after] == [k == best for k in range(len(values))]
+    assert same_weights(read_tensors(tmp_path/'r/weights.safetensors')[0], after[best]) and not model.training
+
+@pytest.mark.parametrize('patience, epochs', [(1, 2), (2, 5), (3, 6), (0, 8), (9, 8)])
+def test_patience_counts_epochs_without_a_better_one(patience, epochs, tmp_path):
+    values = [.3, .2, .4, .4, .1, .1, .1, .1]
+    _, p, after = go(tmp_path/'r', values, patience=patience)
+    assert p.epoch == len(after) == epochs == len((tmp_path/'r/metrics.jsonl').read_text().splitlines())
+
+norm = lambda model: float(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
+
+def test_no_gradient_is_longer_than_clip(tmp_path):
+    plain, loss_of = torch.nn.Linear(3, 1), lambda model, x: model(x).square().sum()
+    state = {k: v.clone() for k, v in plain.state_dict().items()}
+    acc, model, *opts = place(plain, TrainConfig(device='cpu'))
+    def step(clip): model.load_state_dict(state); train_step(acc, model, opts, loss_of, torch.ones(2, 3), 0., clip); return norm(model)
+    free = step(1e6)
+    assert free > .1 and step(2*free) == pytest.approx(free) and step(free/3) == pytest.approx(free/3, rel=1e-4)
+    assert norm(go(tmp_path/'r', [.1], clip=1e-3)[0]) == pytest.approx(1e-3, rel=1e-2) and norm(go(tmp_path/'s', [.1], clip=1e6)[0]) > .1

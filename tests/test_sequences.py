@@ -5,13 +5,14 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 from hettrans.data.batches import SequenceData, length_batches, next_items, shuffled_ties, train_batch, windows
-from hettrans.data.dataset import Dataset, tie_share
+from hettrans.data.dataset import Dataset, open_dataset, tie_share
 from hettrans.data.encode import TokenSpec
 from hettrans.data.neighbours import NeighbourConfig, item_neighbours, leave_own_out, neighbour_token
 from hettrans.data.schema import InputError, Schema
 from hettrans.data.sequences import gather_ranges, sort_behaviours, split_behaviours
 from hettrans.engine.evaluate import Scorer, case_ranks
 from hettrans.engine.metrics import ranks_loop
+from hettrans.engine.run import epoch_batches, fit, load_run
 from hettrans.nn.embed import WEIGHT, TokenEmbedding
 
 quick = settings(max_examples=40, deadline=None)
@@ -176,6 +177,17 @@ def test_next_items_is_a_loop(split, max_len, steps):
     item_j, (s, e) = split.log.item_j, windows(split.train_start_u, split.train_end_u, max_len)
     want = [[item_j[r + k] if r + k < b else -1 for k in range(1, steps + 1)] for a, b in zip(s, e) for r in range(a, b - 1)]
     assert next_items(item_j, s, e, steps).tolist() == want
+
+@quick
+@given(splits(), st.integers(1, 5), st.integers(1, 3), seeds)
+def test_targets_that_are_not_wanted_are_hidden_and_nothing_else(split, max_len, steps, seed):
+    data, wanted_r = SequenceData(split.log), np.random.default_rng(seed).random(len(split.log.item_j)) < .5       # of a behaviour, wherever it stands
+    data = shuffled_ties(data, split.train_start_u, split.train_end_u, np.random.default_rng(seed))
+    s, e = windows(split.train_start_u, split.train_end_u, max_len)
+    all_, some = (train_batch(data, s, e, steps, w) for w in (None, wanted_r[data.log.row_j]))
+    row = train_batch(SequenceData(replace(data.log, item_j=data.log.row_j)), s, e, steps).targets.numpy()       # which behaviour each target is
+    assert some.targets.tolist() == np.where((row >= 0) & wanted_r[row], all_.targets.numpy(), -1).tolist()
+    assert torch.equal(some.items, all_.items) and torch.equal(some.query_times, all_.query_times)
 
 @quick
 @given(splits(), st.integers(1, 6), st.booleans())
@@ -345,3 +357,20 @@ def test_case_ranks_are_the_loop_for_any_batch_and_order(split, levels, batch, k
 @pytest.mark.parametrize('bad', [dict(neighbours=-1), dict(neighbour_reach=0)])
 def test_refused_numbers_of_neighbours(bad):
     with pytest.raises(InputError, match=next(iter(bad))): NeighbourConfig(**bad)
+
+# What training asks for ---------------------------------------------------------------------------
+def test_learn_from_reaches_the_loss(tmp_path):
+    ds, fields = open_dataset('marketplace', users=40, items=200), dict(epochs=1, batch=8, bar=False)
+    asked = {}
+    for words in ('', 'action=buy', 'action=view,cart,buy'):
+        run = fit('sasrec', ds, tmp_path / str(len(asked)), learn_from=words, **fields)
+        asked[words] = sum(int((make().targets >= 0).sum()) for make in epoch_batches(run, 0)), (run.path / 'weights.safetensors').read_bytes()
+        assert load_run(run.path).config['protocol'].learn_from == words
+    rows = ds.interactions.iloc[np.setdiff1d(run.split.train_rows, run.split.train_start_u)]
+    assert asked['action=buy'][0] == (rows.action == 'buy').sum() > 0 and asked[''] == asked['action=view,cart,buy'] != asked['action=buy']
+
+@pytest.mark.parametrize('model,words,must', [('sasrec', 'buy', "as in 'action=cart,buy'"), ('sasrec', 'action=', "as in 'action=cart,buy'"), ('heterrec', 'acton=buy', "did you mean 'action'?"),
+    ('heterrec', 'action=buy,bye', "no behaviour has action 'bye'; did you mean 'buy'?"), ('bert4rec', 'action=buy', "learn_from is always ''"), ('popularity', 'action=buy', "learn_from is always ''")])
+def test_learn_from_what_is_not_there(tmp_path, model, words, must):
+    with pytest.raises(InputError) as e: fit(model, open_dataset('marketplace', users=20, items=200), tmp_path / 'run', learn_from=words)
+    assert must in str(e.value) and not (tmp_path / 'run').exists()

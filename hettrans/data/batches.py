@@ -87,10 +87,17 @@ def next_items(
     stop_j = np.repeat(end, end - 1 - start)
     return np.where(ahead_jp < stop_j[:, None], item_j[np.minimum(ahead_jp, len(item_j) - 1)], -1)
 
-# %% ../../nbs/1_data/09_batches.ipynb #072dc2f3
-def train_batch(data:SequenceData, start:np.ndarray, end:np.ndarray, steps:int=1)->SequenceBatch:
-    "Windows whose every row but the last is an input, with the next `steps` items as targets"
-    return data.pack(start, end - 1, targets=torch.from_numpy(next_items(data.log.item_j, start, end, steps)))
+# %% ../../nbs/1_data/09_batches.ipynb #7dcad083
+def train_batch(
+    data:SequenceData,
+    start:np.ndarray,              # windows `start:end` of the log
+    end:np.ndarray,
+    steps:int=1,                   # how many next items are targets
+    wanted_j:np.ndarray|None=None, # may this row of the log be a target? None: all may
+)->SequenceBatch:
+    "Windows whose every row but the last is an input, with the next `steps` items as targets, -1 where there is none that is wanted"
+    items = data.log.item_j if wanted_j is None else np.where(wanted_j, data.log.item_j, -1)
+    return data.pack(start, end - 1, targets=torch.from_numpy(next_items(items, start, end, steps)))
 
 # %% ../../nbs/1_data/09_batches.ipynb #015c4c98
 def windows(

@@ -13,7 +13,7 @@ from ..data.schema import InputError
 # %% auto #0
 __all__ = ['TrainConfig', 'check_train', 'seed_everything', 'choose_device', 'rate', 'make_optimizers', 'write_text',
            'write_tensors', 'read_tensors', 'on_mps', 'save_checkpoint', 'optimizer_states', 'load_checkpoint',
-           'Progress', 'close_epoch', 'place', 'train_step', 'watched', 'pace', 'train_epoch', 'keep_lines',
+           'Progress', 'close_epoch', 'place', 'moved', 'train_step', 'watched', 'pace', 'train_epoch', 'keep_lines',
            'end_epoch', 'train']
 
 # %% ../../nbs/3_engine/22_training_loop.ipynb #271dc118
@@ -184,6 +184,11 @@ def place(model:nn.Module, config:TrainConfig)->tuple:
     acc = Accelerator(cpu=device.type == 'cpu', mixed_precision='bf16' if device.type == 'cuda' else 'no')
     return acc, *acc.prepare(model.to(acc.device), *make_optimizers(model.to(acc.device), config))
 
+# %% ../../nbs/3_engine/22_training_loop.ipynb #3eaf9745
+def moved(batch, device:torch.device):
+    "The batch on a device; to CUDA by way of pinned memory, if it has a `pin_memory`"
+    return (batch.pin_memory() if device.type == 'cuda' and hasattr(batch, 'pin_memory') else batch).to(device)
+
 # %% ../../nbs/3_engine/22_training_loop.ipynb #7bfd4e64
 def train_step(acc, model:nn.Module, opts:list, loss_of, batch, lr:float, clip:float)->Tensor:
     "One step of gradient descent; returns the loss before it"
@@ -196,30 +201,30 @@ def train_step(acc, model:nn.Module, opts:list, loss_of, batch, lr:float, clip:f
     for opt in opts: opt.step()
     return loss.detach()
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #13595e22
+# %% ../../nbs/3_engine/22_training_loop.ipynb #c86034b0
 def watched()->bool:
     "Can somebody see a bar move: is this a terminal or a notebook?"
     return hasattr(builtins, '__IPYTHON__') or sys.stderr.isatty()
 
 def pace(progress:Progress, total:int, seen:int, steps:int, spent:float)->str:
     "For the bar: loss of the epoch, speed, and the time that all remaining epochs would take"
-    return f'loss {progress.loss/progress.step:.3f}, {seen/spent:.0f} sequences/s, at most {(total - progress.done)*spent/steps/60:.1f} min left'
+    return f'loss {progress.loss/progress.step:.3f}, {seen/max(spent, 1e-9):.0f} sequences/s, at most {(total - progress.done)*spent/steps/60:.1f} min left'
 
-# %% ../../nbs/3_engine/22_training_loop.ipynb #b2aa026c
+# %% ../../nbs/3_engine/22_training_loop.ipynb #012e33de
 def train_epoch(acc, model, opts, loss_of, batches:list, total:int, config:TrainConfig, progress:Progress, save, bar:bool, watch=None):
     "The rest of an epoch, from `progress.step` on; `save` is called every `config.save_every` steps"
     from tqdm.auto import tqdm
     began, seen = time.time(), 0
     show = tqdm(total=len(batches), initial=progress.step, desc=f'epoch {progress.epoch + 1}/{config.epochs}', disable=not (bar and watched()), leave=False)
     for n, make in enumerate(batches[progress.step:], 1):
-        batch = make().to(acc.device)
+        batch = moved(make(), acc.device)
         lr = config.lr*rate(progress.done, total, config)
         loss = train_step(acc, model, opts, loss_of, batch, lr, config.clip)
         progress.loss += float(loss); progress.step += 1; progress.done += 1; seen += len(batch)
         if not math.isfinite(progress.loss): raise InputError(f'epoch {progress.epoch + 1}, step {progress.step}: the loss is {float(loss)}; a lower learning rate may help (lr = {config.lr:g})')
         show.update()
         if watch: watch('step', dict(epoch=progress.epoch, step=progress.step, steps=len(batches), loss=float(loss), lr=lr))
-        if n % 10 == 0: show.set_postfix_str(pace(progress, total, seen, n, time.time() - began))
+        if n == 1 or n % 10 == 0 or progress.step == len(batches): show.set_postfix_str(pace(progress, total, seen, n, time.time() - began))
         if config.save_every and progress.step % config.save_every == 0 and progress.step < len(batches): save()
     show.close()
 

@@ -12,11 +12,11 @@ from .loop import TrainConfig
 from .metrics import AT
 
 # %% auto #0
-__all__ = ['MODELS', 'WORDS', 'PARTS', 'METRICS', 'SMALL', 'Protocol', 'RankProtocol', 'RankTrain', 'Entry', 'near',
+__all__ = ['ALL', 'MODELS', 'WORDS', 'PARTS', 'METRICS', 'SMALL', 'Protocol', 'RankProtocol', 'RankTrain', 'Entry', 'near',
            'model_entry', 'cast_field', 'owners', 'share_out', 'check_model', 'check_metric', 'configure', 'flat',
            'preset_fields']
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #a0581e28
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #61d8ad48
 @dataclass(frozen=True)
 class Protocol:
     "How a log is sorted, split and judged; stored with the run"
@@ -26,10 +26,12 @@ class Protocol:
     request_time: str = 'known'    # does the model know when it is asked: 'known' or 'unknown'
     keep_seen: bool = False        # may items of the history be recommended, and count as right
     shuffle_ties: str = 'no'       # training only, a new random order of equal times in every epoch: 'yes', 'no', or 'auto': unless the test asks for their order
+    learn_from: str = ''           # training only, the behaviours that are targets: 'action=buy', or 'action=cart,buy'; '' = all. All are read
 
     def __post_init__(self):
         for name, allowed in (('ties', ('file', 'shuffle')), ('request_time', ('known', 'unknown')), ('shuffle_ties', ('yes', 'no', 'auto'))):
             if getattr(self, name) not in allowed: raise InputError(f'{name} = {getattr(self, name)!r}: choose {" or ".join(map(repr, allowed))}')
+        if self.learn_from and not all(self.learn_from.partition('=')[::2]): raise InputError(f"learn_from = {self.learn_from!r}: a feature of the behaviours and its values expected, as in 'action=cart,buy'")
         if self.tie_seed < 0: raise InputError(f'tie_seed = {self.tie_seed}: 0 or more expected')
 
     @property
@@ -73,14 +75,15 @@ class Entry:
         "The class, the configuration class, the loss or the presets"
         return getattr(import_module(self.module), getattr(self, what)) if getattr(self, what) else {}
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #5ef3abac
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #8705137a
+ALL = dict(learn_from='')   # of models that count, and of losses that choose their targets themselves
 MODELS = {
-    'popularity': Entry('hettrans.zoo.popularity', 'Popularity', 'PopularityConfig', 'how often an item occurs in training'),
-    'repeat-last': Entry('hettrans.zoo.repeat', 'RepeatLast', 'RepeatLastConfig', 'the last basket again, then what is popular; made for keep_seen=true'),
-    'item-graph': Entry('hettrans.zoo.item_graph', 'ItemGraph', 'ItemGraphConfig', 'transitions between items and likeness of their texts, untrained'),
+    'popularity': Entry('hettrans.zoo.popularity', 'Popularity', 'PopularityConfig', 'how often an item occurs in training', fixed=ALL),
+    'repeat-last': Entry('hettrans.zoo.repeat', 'RepeatLast', 'RepeatLastConfig', 'the last basket again, then what is popular; made for keep_seen=true', fixed=ALL),
+    'item-graph': Entry('hettrans.zoo.item_graph', 'ItemGraph', 'ItemGraphConfig', 'transitions between items and likeness of their texts, untrained', fixed=ALL),
     'sasrec': Entry('hettrans.zoo.sasrec', 'SASRec', 'SASRecConfig', 'Kang and McAuley 2018, with full cross-entropy', 'sasrec_loss', 'PRESETS'),
-    'bert4rec': Entry('hettrans.zoo.bert4rec', 'BERT4Rec', 'BERT4RecConfig', 'Sun et al. 2019: hidden items, both sides in view', 'bert4rec_loss', 'PRESETS'),
-    'pinnerformer': Entry('hettrans.zoo.pinnerformer', 'PinnerFormer', 'PinnerFormerConfig', 'Pancha et al. 2022: dense all-action loss', 'pinnerformer_loss', 'PRESETS'),
+    'bert4rec': Entry('hettrans.zoo.bert4rec', 'BERT4Rec', 'BERT4RecConfig', 'Sun et al. 2019: hidden items, both sides in view', 'bert4rec_loss', 'PRESETS', fixed=ALL),
+    'pinnerformer': Entry('hettrans.zoo.pinnerformer', 'PinnerFormer', 'PinnerFormerConfig', 'Pancha et al. 2022: dense all-action loss', 'pinnerformer_loss', 'PRESETS', fixed=ALL),
     'hstu': Entry('hettrans.zoo.hstu', 'HSTU', 'HSTUConfig', 'Zhai et al. 2024: pointwise SiLU attention, gates, position and time bias', 'hstu_loss', 'PRESETS'),
     'heterrec': Entry('hettrans.heterrec.model', 'HeterRec', 'HeterRecConfig', 'Deng et al. 2025', 'heterrec_loss', 'PRESETS'),
     'homer': Entry('hettrans.homer.model', 'HoMer', 'HoMerConfig', 'HoMer 2025: set-wise, with the panoramic past', 'homer_loss', 'PRESETS', 'ranking'),
@@ -128,7 +131,7 @@ def owners(name:str)->dict[str, type]:
     entry = model_entry(name)
     return dict(model=entry.load('config')) | PARTS[entry.kind]
 
-# %% ../../nbs/3_engine/27_models_by_name.ipynb #c6c9f346
+# %% ../../nbs/3_engine/27_models_by_name.ipynb #0ec8990a
 def share_out(
     name:str,     # of a model
     fields:dict,  # field -> value, from anywhere
@@ -140,8 +143,8 @@ def share_out(
     for k, v in fields.items():
         if k not in owner: raise InputError(f'{name} has no field {k!r}{near(k, owner)} (hettrans models {name} lists all)')
         chosen[owner[k]][k] = cast_field(classes[owner[k]], k, v)
-        if k in fixed and chosen[owner[k]][k] != fixed[k]: raise InputError(f'{name}: {k} is always {fixed[k]}')
-    chosen['model'] |= fixed
+        if k in fixed and chosen[owner[k]][k] != fixed[k]: raise InputError(f'{name}: {k} is always {fixed[k]!r}')
+    for k, v in fixed.items(): chosen[owner[k]][k] = v
     return chosen
 
 # %% ../../nbs/3_engine/27_models_by_name.ipynb #e0e6d16f

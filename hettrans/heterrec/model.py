@@ -91,7 +91,7 @@ CHOICES = dict(norm=('post', 'pre'), position=('none', 'learned', 'rotary'), fus
                negatives=('in_batch', 'catalogue', 'sampled', 'mixed'))
 LEAST = dict(d=1, heads=1, token_layers=0, item_layers=0, ffn=1, max_len=1, gap_buckets=1, steps=1, n_sampled=1, margin=0, gap_slope=0, step_weight=0, token_weight=0, sample_power=0)
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #eb08b8b1
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #9059139e
 def check_config(c:HeterRecConfig):
     "`InputError` for the first field that makes no sense"
     mask_name(c.mask)
@@ -103,6 +103,7 @@ def check_config(c:HeterRecConfig):
         if not 0 <= getattr(c, name) < 1: raise InputError(f'{name} = {getattr(c, name)}: must be at least 0 and below 1')
     if c.d % c.heads: raise InputError(f'd = {c.d} cannot be cut into heads = {c.heads} equal heads')
     if not INV_TAU[0] <= 1/max(c.tau, 1e-12) <= INV_TAU[1]: raise InputError(f'tau = {c.tau}: must be between {1/INV_TAU[1]:g} and {1/INV_TAU[0]:g}')
+    if c.sample_power and c.negatives != 'sampled': raise InputError(f"sample_power = {c.sample_power} says how 'sampled' negatives are drawn, and negatives = {c.negatives!r}")
     if c.logq and c.negatives not in ('in_batch', 'sampled'): raise InputError(f"logq = True corrects 'in_batch' or 'sampled' negatives, and negatives = {c.negatives!r}")
 
 
@@ -199,7 +200,7 @@ def index_in(rows_c:Tensor, targets_jp:Tensor, n_items:int)->Tensor:
     place_v[rows_c] = torch.arange(len(rows_c), device=rows_c.device)
     return place_v[targets_jp]   # -1 reads the last place, which is -1
 
-# %% ../../nbs/4_heterrec/34_heterrec.ipynb #8a24c468
+# %% ../../nbs/4_heterrec/34_heterrec.ipynb #a6167411
 def once(model:HeterRec, key, codes_vz:Tensor, make):
     "What `make` says of the codes of a catalogue, computed once for each catalogue"
     held = model.value_cache.get(key)
@@ -207,9 +208,8 @@ def once(model:HeterRec, key, codes_vz:Tensor, make):
     return held[1]
 
 def feature_values(model:HeterRec, name:str, codes_vz:Tensor)->Tensor:
-    "The number of the value that each catalogue row has, `[v]`; raw vectors are all different"
-    make = lambda: torch.arange(len(codes_vz), device=codes_vz.device) if codes_vz.is_floating_point() else torch.unique(codes_vz, dim=0, return_inverse=True)[1]
-    return once(model, name, codes_vz, make)
+    "The number of the value that each catalogue row has, `[v]`"
+    return once(model, name, codes_vz, lambda: torch.unique(codes_vz, dim=0, return_inverse=True)[1])
 
 # %% ../../nbs/4_heterrec/34_heterrec.ipynb #15bb49b3
 def first_of_each(value_c:Tensor)->tuple[Tensor, Tensor, Tensor]:
