@@ -448,7 +448,9 @@ def test_other_features_of_a_new_item_give_other_scores(name, feature, one, othe
     assert (alone(one) - alone(other)).abs().max() > 1e-6
 
 @functools.cache
-def features_run(name): return fit(name, stall(items=frames()['items'].assign(title=[f'{c} {k}' for c in ('red', 'green', 'blue', 'white') for k in ('hat', 'shoe')]*(N//8))), scratch()/f'features-{name}', **SMALL, **(dict(preset='paper') if name == 'heterrec' else {}))
+def features_run(name):
+    titles = [f'{colour} {kind}' for colour in ('red', 'green', 'blue', 'white') for kind in ('hat', 'shoe')]*(N//8)
+    return fit(name, stall(items=frames()['items'].assign(title=titles)), scratch()/f'features-{name}', **SMALL, **(dict(preset='paper') if name == 'heterrec' else {}))
 
 # The loop: the best weights, patience, and the largest gradient
 
