@@ -28,7 +28,7 @@ __all__ = ['NO_VALUE', 'RANKING', 'FORMAT', 'UNFINISHED', 'make_split', 'fit_enc
            'count_params', 'check_cases', 'evaluate_run', 'history_of', 'gap_in', 'encode_rows', 'new_codes',
            'item_keys', 'place_items', 'seconds_of', 'no_time', 'history_times', 'typed_rows', 'read_history',
            'asking_times', 'scores_after', 'shown_names', 'top_items', 'recommend', 'read_json', 'read_config',
-           'same_settings', 'digest', 'log_digest', 'same_log', 'prepare_folder', 'save_run', 'fit_counted',
+           'same_settings', 'digest', 'log_digest', 'is_log', 'same_log', 'prepare_folder', 'save_run', 'fit_counted',
            'fit_config', 'build_model', 'wanted_rows', 'check_lesson', 'epoch_batches', 'asked_catalogue',
            'fit_trained', 'fit', 'load_weights', 'read_metrics', 'load_run']
 
@@ -303,7 +303,7 @@ def same_settings(path:Path, name:str, config:dict):
             old = saved['config'].get(part, {}).get(k)
             if k != 'device' and old != v: raise InputError(f'{path}: {k} was {old!r} and is now {v!r}; resume with the same settings, or choose another folder')
 
-# %% ../../nbs/3_engine/29_runs.ipynb #ec3e029c
+# %% ../../nbs/3_engine/29_runs.ipynb #8a363ad7
 def digest(keys, *arrays)->str:
     "Sixteen hex digits of texts and whole numbers"
     h = hashlib.sha256('\n'.join(map(str, keys)).encode())
@@ -314,10 +314,13 @@ def log_digest(ds:Dataset, split:Split)->str:
     "The digest of the catalogue's keys and of the sorted log"
     return digest(ds.items[ds.schema.tables['items'].roles['key']], split.log.item_j, split.log.time_j, split.log.offsets)
 
+def is_log(saved:dict, log:str)->bool:
+    "Is it the digest of the log that config.json names? Runs older than the digest name none"
+    return saved.get('log', log) == log
+
 def same_log(path:Path, ds:Dataset, split, log:str=''):
     "`InputError` when a run was begun on another log; `log`: the digest, where it is another one than `log_digest`"
-    log = log or log_digest(ds, split)
-    if read_config(path).get('log', log) != log: raise InputError(f'{path}: was begun on other data than {ds.name}; resume with the same data, or choose another folder')
+    if not is_log(read_config(path), log or log_digest(ds, split)): raise InputError(f'{path}: was begun on other data than {ds.name}; resume with the same data, or choose another folder')
 
 # %% ../../nbs/3_engine/29_runs.ipynb #5b9d0b44
 def prepare_folder(out:Path, name:str, config:dict, resume:bool)->bool:
@@ -465,7 +468,7 @@ def read_metrics(path:Path)->dict:
     if not isinstance(metrics, dict): raise InputError(f"{path/'metrics.json'}: damaged, not a table of metrics")
     return metrics
 
-# %% ../../nbs/3_engine/29_runs.ipynb #255cebe3
+# %% ../../nbs/3_engine/29_runs.ipynb #76bc67a9
 def load_run(
     path,               # a run folder
     device:str='cpu',   # where to put it
@@ -479,7 +482,7 @@ def load_run(
         load_ranking = import_module(RANKING).load_ranking
         return load_ranking(path, name, config, ds, device)
     split, metrics = make_split(ds, config['protocol']), read_metrics(path)
-    if saved.get('log', log := log_digest(ds, split)) != log: raise InputError(f"{path/'data'}: other items or behaviours than the run was trained on, or another order of them (digest {log}, in config.json {saved['log']})")
+    if not is_log(saved, log := log_digest(ds, split)): raise InputError(f"{path/'data'}: other items or behaviours than the run was trained on, or another order of them (digest {log}, in config.json {saved['log']})")
     if not entry.loss: return Run(path, name, entry.load().load(path, config['model']), ds, split, config, metrics=metrics)
     if not (path/'weights.safetensors').exists(): raise InputError(f'{path}: has no weights.safetensors; a training that stopped in its first epoch has none, and can be resumed')
     encoder = Encoder.load(path)
